@@ -27,15 +27,15 @@ from parley.audio.v1 import audio_pb2 as parley_dot_audio_dot_v1_dot_audio__pb2
 from parley.chat.v1 import message_pb2 as parley_dot_chat_dot_v1_dot_message__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19parley/chat/v1/chat.proto\x12\x0eparley.chat.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bparley/audio/v1/audio.proto\x1a\x1cparley/chat/v1/message.proto\"\xc2\x01\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x1e\n\x11max_output_tokens\x18\x04 \x01(\x05H\x03\x88\x01\x01\x12\x11\n\x04seed\x18\x05 \x01(\x04H\x04\x88\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x14\n\x12_max_output_tokensB\x07\n\x05_seed\"\xb1\x01\n\x0fGenerateRequest\x12)\n\x08messages\x18\x01 \x03(\x0b\x32\x17.parley.chat.v1.Message\x12\x36\n\tfunctions\x18\x02 \x03(\x0b\x32#.parley.chat.v1.FunctionDeclaration\x12*\n\x08sampling\x18\x03 \x01(\x0b\x32\x18.parley.chat.v1.Sampling\x12\x0f\n\x07session\x18\x04 \x01(\t\"\xc9\x01\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x15\n\rcached_tokens\x18\x02 \x01(\x05\x12\x14\n\x0c\x61udio_tokens\x18\x03 \x01(\x05\x12\x15\n\routput_tokens\x18\x04 \x01(\x05\x12\x36\n\x13time_to_first_token\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nqueue_time\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"^\n\x08\x46inished\x12,\n\x06reason\x18\x01 \x01(\x0e\x32\x1c.parley.chat.v1.FinishReason\x12$\n\x05usage\x18\x02 \x01(\x0b\x32\x15.parley.chat.v1.Usage\"\xc5\x01\n\x10GenerateResponse\x12\x14\n\ntext_delta\x18\x01 \x01(\tH\x00\x12\x35\n\rfunction_call\x18\x02 \x01(\x0b\x32\x1c.parley.chat.v1.FunctionCallH\x00\x12-\n\x05\x61udio\x18\x03 \x01(\x0b\x32\x1c.parley.audio.v1.AudioTokensH\x00\x12,\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x18.parley.chat.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"\x84\x01\n\x0ePrefillRequest\x12)\n\x08messages\x18\x01 \x03(\x0b\x32\x17.parley.chat.v1.Message\x12\x36\n\tfunctions\x18\x02 \x03(\x0b\x32#.parley.chat.v1.FunctionDeclaration\x12\x0f\n\x07session\x18\x03 \x01(\t\"A\n\x0fPrefillResponse\x12\x15\n\rcached_tokens\x18\x01 \x01(\x05\x12\x17\n\x0f\x63omputed_tokens\x18\x02 \x01(\x05\"w\n\x12\x43ountTokensRequest\x12)\n\x08messages\x18\x01 \x03(\x0b\x32\x17.parley.chat.v1.Message\x12\x36\n\tfunctions\x18\x02 \x03(\x0b\x32#.parley.chat.v1.FunctionDeclaration\"Y\n\x13\x43ountTokensResponse\x12\x14\n\x0ctotal_tokens\x18\x01 \x01(\x05\x12\x14\n\x0c\x61udio_tokens\x18\x02 \x01(\x05\x12\x16\n\x0e\x63ontext_length\x18\x03 \x01(\x05*\x80\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1f\n\x1b\x46INISH_REASON_FUNCTION_CALL\x10\x03\x32\x82\x02\n\x0b\x43hatService\x12O\n\x08Generate\x12\x1f.parley.chat.v1.GenerateRequest\x1a .parley.chat.v1.GenerateResponse0\x01\x12J\n\x07Prefill\x12\x1e.parley.chat.v1.PrefillRequest\x1a\x1f.parley.chat.v1.PrefillResponse\x12V\n\x0b\x43ountTokens\x12\".parley.chat.v1.CountTokensRequest\x1a#.parley.chat.v1.CountTokensResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19parley/chat/v1/chat.proto\x12\x0eparley.chat.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bparley/audio/v1/audio.proto\x1a\x1cparley/chat/v1/message.proto\"\xc2\x01\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x1e\n\x11max_output_tokens\x18\x04 \x01(\x05H\x03\x88\x01\x01\x12\x11\n\x04seed\x18\x05 \x01(\x04H\x04\x88\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x14\n\x12_max_output_tokensB\x07\n\x05_seed\"\xb1\x01\n\x0fGenerateRequest\x12)\n\x08messages\x18\x01 \x03(\x0b\x32\x17.parley.chat.v1.Message\x12\x36\n\tfunctions\x18\x02 \x03(\x0b\x32#.parley.chat.v1.FunctionDeclaration\x12*\n\x08sampling\x18\x03 \x01(\x0b\x32\x18.parley.chat.v1.Sampling\x12\x0f\n\x07session\x18\x04 \x01(\t\"\xc9\x01\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x15\n\rcached_tokens\x18\x02 \x01(\x05\x12\x14\n\x0c\x61udio_tokens\x18\x03 \x01(\x05\x12\x15\n\routput_tokens\x18\x04 \x01(\x05\x12\x36\n\x13time_to_first_token\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nqueue_time\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"t\n\x08\x46inished\x12,\n\x06reason\x18\x01 \x01(\x0e\x32\x1c.parley.chat.v1.FinishReason\x12$\n\x05usage\x18\x02 \x01(\x0b\x32\x15.parley.chat.v1.Usage\x12\x14\n\x0cstub_weights\x18\x03 \x01(\x08\"\xc5\x01\n\x10GenerateResponse\x12\x14\n\ntext_delta\x18\x01 \x01(\tH\x00\x12\x35\n\rfunction_call\x18\x02 \x01(\x0b\x32\x1c.parley.chat.v1.FunctionCallH\x00\x12-\n\x05\x61udio\x18\x03 \x01(\x0b\x32\x1c.parley.audio.v1.AudioTokensH\x00\x12,\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x18.parley.chat.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"\x84\x01\n\x0ePrefillRequest\x12)\n\x08messages\x18\x01 \x03(\x0b\x32\x17.parley.chat.v1.Message\x12\x36\n\tfunctions\x18\x02 \x03(\x0b\x32#.parley.chat.v1.FunctionDeclaration\x12\x0f\n\x07session\x18\x03 \x01(\t\"A\n\x0fPrefillResponse\x12\x15\n\rcached_tokens\x18\x01 \x01(\x05\x12\x17\n\x0f\x63omputed_tokens\x18\x02 \x01(\x05\"w\n\x12\x43ountTokensRequest\x12)\n\x08messages\x18\x01 \x03(\x0b\x32\x17.parley.chat.v1.Message\x12\x36\n\tfunctions\x18\x02 \x03(\x0b\x32#.parley.chat.v1.FunctionDeclaration\"Y\n\x13\x43ountTokensResponse\x12\x14\n\x0ctotal_tokens\x18\x01 \x01(\x05\x12\x14\n\x0c\x61udio_tokens\x18\x02 \x01(\x05\x12\x16\n\x0e\x63ontext_length\x18\x03 \x01(\x05*\x80\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1f\n\x1b\x46INISH_REASON_FUNCTION_CALL\x10\x03\x32\x82\x02\n\x0b\x43hatService\x12O\n\x08Generate\x12\x1f.parley.chat.v1.GenerateRequest\x1a .parley.chat.v1.GenerateResponse0\x01\x12J\n\x07Prefill\x12\x1e.parley.chat.v1.PrefillRequest\x1a\x1f.parley.chat.v1.PrefillResponse\x12V\n\x0b\x43ountTokens\x12\".parley.chat.v1.CountTokensRequest\x1a#.parley.chat.v1.CountTokensResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'parley.chat.v1.chat_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FINISHREASON']._serialized_start=1428
-  _globals['_FINISHREASON']._serialized_end=1556
+  _globals['_FINISHREASON']._serialized_start=1450
+  _globals['_FINISHREASON']._serialized_end=1578
   _globals['_SAMPLING']._serialized_start=137
   _globals['_SAMPLING']._serialized_end=331
   _globals['_GENERATEREQUEST']._serialized_start=334
@@ -43,17 +43,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USAGE']._serialized_start=514
   _globals['_USAGE']._serialized_end=715
   _globals['_FINISHED']._serialized_start=717
-  _globals['_FINISHED']._serialized_end=811
-  _globals['_GENERATERESPONSE']._serialized_start=814
-  _globals['_GENERATERESPONSE']._serialized_end=1011
-  _globals['_PREFILLREQUEST']._serialized_start=1014
-  _globals['_PREFILLREQUEST']._serialized_end=1146
-  _globals['_PREFILLRESPONSE']._serialized_start=1148
-  _globals['_PREFILLRESPONSE']._serialized_end=1213
-  _globals['_COUNTTOKENSREQUEST']._serialized_start=1215
-  _globals['_COUNTTOKENSREQUEST']._serialized_end=1334
-  _globals['_COUNTTOKENSRESPONSE']._serialized_start=1336
-  _globals['_COUNTTOKENSRESPONSE']._serialized_end=1425
-  _globals['_CHATSERVICE']._serialized_start=1559
-  _globals['_CHATSERVICE']._serialized_end=1817
+  _globals['_FINISHED']._serialized_end=833
+  _globals['_GENERATERESPONSE']._serialized_start=836
+  _globals['_GENERATERESPONSE']._serialized_end=1033
+  _globals['_PREFILLREQUEST']._serialized_start=1036
+  _globals['_PREFILLREQUEST']._serialized_end=1168
+  _globals['_PREFILLRESPONSE']._serialized_start=1170
+  _globals['_PREFILLRESPONSE']._serialized_end=1235
+  _globals['_COUNTTOKENSREQUEST']._serialized_start=1237
+  _globals['_COUNTTOKENSREQUEST']._serialized_end=1356
+  _globals['_COUNTTOKENSRESPONSE']._serialized_start=1358
+  _globals['_COUNTTOKENSRESPONSE']._serialized_end=1447
+  _globals['_CHATSERVICE']._serialized_start=1581
+  _globals['_CHATSERVICE']._serialized_end=1839
 # @@protoc_insertion_point(module_scope)

@@ -201,8 +201,11 @@ class Finished(_message.Message):
 
     REASON_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    STUB_WEIGHTS_FIELD_NUMBER: _builtins.int
     reason: Global___FinishReason.ValueType
     """Why it ended."""
+    stub_weights: _builtins.bool
+    """The weights are seeded random numbers: the words mean nothing."""
     @_builtins.property
     def usage(self) -> Global___Usage:
         """What it took."""
@@ -212,10 +215,11 @@ class Finished(_message.Message):
         *,
         reason: Global___FinishReason.ValueType = ...,
         usage: Global___Usage | None = ...,
+        stub_weights: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "stub_weights", b"stub_weights", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -426,6 +426,7 @@ class AppendTurnRequest(_message.Message):
     TURN_FIELD_NUMBER: _builtins.int
     USER_PCM_FIELD_NUMBER: _builtins.int
     USER_PCM_SAMPLE_RATE_HERTZ_FIELD_NUMBER: _builtins.int
+    TRANSCRIPT_WAIT_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     """Which session."""
     fence: _builtins.int
@@ -438,6 +439,10 @@ class AppendTurnRequest(_message.Message):
     def turn(self) -> Global___Turn:
         """The turn. `index`, `create_time` and `transcript_state` are the server's."""
 
+    @_builtins.property
+    def transcript_wait(self) -> _duration_pb2.Duration:
+        """Wait up to this long for a pending transcript of this turn before answering. Not set: do not wait."""
+
     def __init__(
         self,
         *,
@@ -446,10 +451,11 @@ class AppendTurnRequest(_message.Message):
         turn: Global___Turn | None = ...,
         user_pcm: _builtins.bytes = ...,
         user_pcm_sample_rate_hertz: _builtins.int = ...,
+        transcript_wait: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["turn", b"turn"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["transcript_wait", b"transcript_wait", "turn", b"turn"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fence", b"fence", "session", b"session", "turn", b"turn", "user_pcm", b"user_pcm", "user_pcm_sample_rate_hertz", b"user_pcm_sample_rate_hertz"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fence", b"fence", "session", b"session", "transcript_wait", b"transcript_wait", "turn", b"turn", "user_pcm", b"user_pcm", "user_pcm_sample_rate_hertz", b"user_pcm_sample_rate_hertz"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

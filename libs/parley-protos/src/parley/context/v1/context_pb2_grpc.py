@@ -148,8 +148,9 @@ class ContextServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AppendTurn(self, request, context):
-        """Adds a turn, or replaces the turn of the same id: a repeat after a lost answer changes nothing.
-        User audio is transcribed afterwards; until then its tokens stand in for the text.
+        """Adds a turn. A second call with the same turn_id fills in what the first left empty or replaces what it set (the
+        reply, as it grows); a repeat after a lost answer changes nothing; user_text once transcribed stays unless given.
+        User audio is transcribed asynchronously; until then its tokens stand in for the text.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

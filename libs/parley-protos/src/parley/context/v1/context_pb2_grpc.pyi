@@ -45,8 +45,9 @@ class ContextServiceStub:
     DeleteSession: _grpc.UnaryUnaryMultiCallable[_context_pb2.DeleteSessionRequest, _empty_pb2.Empty]
     """Deletes a session with all its turns and audio."""
     AppendTurn: _grpc.UnaryUnaryMultiCallable[_context_pb2.AppendTurnRequest, _context_pb2.Turn]
-    """Adds a turn, or replaces the turn of the same id: a repeat after a lost answer changes nothing.
-    User audio is transcribed afterwards; until then its tokens stand in for the text.
+    """Adds a turn. A second call with the same turn_id fills in what the first left empty or replaces what it set (the
+    reply, as it grows); a repeat after a lost answer changes nothing; user_text once transcribed stays unless given.
+    User audio is transcribed asynchronously; until then its tokens stand in for the text.
     """
     TruncateTurn: _grpc.UnaryUnaryMultiCallable[_context_pb2.TruncateTurnRequest, _context_pb2.Turn]
     """Cuts the reply of a turn to what was heard."""
@@ -81,8 +82,9 @@ class ContextServiceAsyncStub(ContextServiceStub):
     DeleteSession: _aio.UnaryUnaryMultiCallable[_context_pb2.DeleteSessionRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Deletes a session with all its turns and audio."""
     AppendTurn: _aio.UnaryUnaryMultiCallable[_context_pb2.AppendTurnRequest, _context_pb2.Turn]  # type: ignore[assignment]
-    """Adds a turn, or replaces the turn of the same id: a repeat after a lost answer changes nothing.
-    User audio is transcribed afterwards; until then its tokens stand in for the text.
+    """Adds a turn. A second call with the same turn_id fills in what the first left empty or replaces what it set (the
+    reply, as it grows); a repeat after a lost answer changes nothing; user_text once transcribed stays unless given.
+    User audio is transcribed asynchronously; until then its tokens stand in for the text.
     """
     TruncateTurn: _aio.UnaryUnaryMultiCallable[_context_pb2.TruncateTurnRequest, _context_pb2.Turn]  # type: ignore[assignment]
     """Cuts the reply of a turn to what was heard."""
@@ -150,8 +152,9 @@ class ContextServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _context_pb2.AppendTurnRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_context_pb2.Turn, _abc.Awaitable[_context_pb2.Turn]]:
-        """Adds a turn, or replaces the turn of the same id: a repeat after a lost answer changes nothing.
-        User audio is transcribed afterwards; until then its tokens stand in for the text.
+        """Adds a turn. A second call with the same turn_id fills in what the first left empty or replaces what it set (the
+        reply, as it grows); a repeat after a lost answer changes nothing; user_text once transcribed stays unless given.
+        User audio is transcribed asynchronously; until then its tokens stand in for the text.
         """
 
     @_abc_1.abstractmethod
