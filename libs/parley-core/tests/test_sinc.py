@@ -47,7 +47,7 @@ def test_channels_are_resampled_one_by_one() -> None:
     rng = np.random.default_rng(0)
     stereo = rng.standard_normal((2, 3001)).astype(np.float32)
     both = resample_sinc(stereo, 22050, 16000)
-    np.testing.assert_array_equal(both[1], resample_sinc(stereo[1], 22050, 16000))
+    np.testing.assert_allclose(both[1], resample_sinc(stereo[1], 22050, 16000), atol=1e-5)
     assert resample_sinc(stereo[:, :0], 22050, 16000).shape == (2, 0)
 
 
