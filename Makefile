@@ -1,0 +1,62 @@
+# `make help` is the manual.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+python := .venv/bin/python
+buf := node_modules/.bin/buf
+GOLDEN ?= ../shared/golden
+
+.PHONY: help setup demo up down test e2e golden bench lint format types proto buf-lint buf-breaking clean
+
+help: ## Show this list
+	@grep -hE '^[a-z][a-zA-Z0-9_-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: ## Make .venv with everything pinned (every other target does it by itself)
+	@scripts/setup.sh
+
+demo: setup ## Ask a recorded question of all six services on this machine, write demo-output/answer.wav
+	@scripts/demo.sh
+
+up: setup ## Start the constellation on this machine and leave it running
+	@.venv/bin/parley up
+
+down: ## Stop it
+	@.venv/bin/parley down
+
+test: setup ## Unit, contract, golden and end-to-end tests on this machine
+	@scripts/test.sh
+
+e2e: setup ## End-to-end tests alone, against real processes
+	@$(python) -m pytest e2e-tests
+
+golden: setup ## Compare with the reference implementation: make golden GOLDEN=PATH
+	@$(python) -m parley_evals.golden $(GOLDEN)
+
+bench: setup ## Performance ratios, each printed with its environment
+	@$(python) -m parley_evals.bench
+
+lint: setup buf-lint ## ruff, mypy, buf lint
+	@$(python) -m ruff check . && $(python) -m ruff format --check .
+	@scripts/types.sh
+
+format: setup ## Format everything
+	@$(python) -m ruff check --fix . ; $(python) -m ruff format .
+
+types: setup ## mypy alone
+	@scripts/types.sh
+
+proto: setup ## Regenerate libs/parley-protos from protos/
+	@scripts/proto.sh
+
+$(buf): package-lock.json
+	@command -v npm >/dev/null || { echo "buf comes from npm: install Node.js 20 and npm first" >&2; exit 1; }
+	@npm ci --no-audit --no-fund --silent && touch $@
+
+buf-lint: $(buf) ## Lint the contracts
+	@cd protos && ../$(buf) lint && ../$(buf) format --diff --exit-code
+
+buf-breaking: $(buf) ## Fail when the contracts break callers of AGAINST (default: main)
+	@cd protos && ../$(buf) breaking --against "../.git#branch=$(or $(AGAINST),main),subdir=protos"
+
+clean: ## Stop what runs here; remove .venv, local state, demo output
+	@[ ! -x .venv/bin/parley ] || .venv/bin/parley down || true
+	@rm -rf .venv .parley demo-output node_modules
