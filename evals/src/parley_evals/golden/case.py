@@ -1,0 +1,105 @@
+"""A golden case on disk, and one comparison with it."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One compared quantity. `tolerance` 0 asks for equality."""
+
+    case: str
+    quantity: str
+    error: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is a number within the tolerance."""
+        return self.error <= self.tolerance
+
+
+class GoldenCase:
+    """One folder with a `case.json`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.name = folder.name
+        self.meta: dict[str, Any] = json.loads((folder / "case.json").read_text())
+
+    @cached_property
+    def inputs(self) -> dict[str, NDArray[Any]]:
+        """Arrays of inputs.npz."""
+        return self._arrays("inputs")
+
+    @cached_property
+    def outputs(self) -> dict[str, NDArray[Any]]:
+        """Arrays of outputs.npz."""
+        return self._arrays("outputs")
+
+    def _arrays(self, name: str) -> dict[str, NDArray[Any]]:
+        with np.load(self.folder / f"{name}.npz", allow_pickle=False) as arrays:
+            return {key: arrays[key] for key in arrays.files}
+
+    def table(self, name: str) -> Any:
+        """The JSON file `name` beside case.json."""
+        return json.loads((self.folder / name).read_text())
+
+    def tolerance(self, key: str) -> float:
+        """A tolerance that case.json states."""
+        return float(self.meta["tolerance"][key])
+
+    def checkpoint(self, index: int = 0) -> Path:
+        """The checkpoint folder: `checkpoint/` beside case.json, or what its `checkpoint` entry names first."""
+        own = self.folder / "checkpoint"
+        if own.is_dir():
+            return own
+        named = self.meta["checkpoint"]
+        text = named[index] if isinstance(named, list) else named
+        relative = re.split(r"[\s(]", text.strip(), maxsplit=1)[0]
+        path = (self.folder / relative).resolve()
+        return path.parent if path.is_file() else path
+
+    def wav(self, key: str) -> tuple[NDArray[np.float32], int]:
+        """Recording `key`.wav as float32 [channels, samples] and its sample rate in Hz."""
+        samples = self.inputs[f"{key}.wav"].astype(np.float32) / 32768.0
+        return samples, self._sample_rate(key)
+
+    def _sample_rate(self, key: str) -> int:
+        signals = self.meta.get("signals")
+        if signals is not None:
+            return int(next(signal["sr"] for signal in signals if signal["name"] == key))
+        return int(self.meta["audio_meta"][key]["sr"])
+
+    def variants(self, suffix: str) -> Iterator[str]:
+        """Names in front of `suffix` among the inputs, in order."""
+        for key in self.inputs:
+            if key.endswith(suffix):
+                yield key.removesuffix(suffix)
+
+    def close(self, quantity: str, ours: ArrayLike, golden: ArrayLike, tolerance: float) -> Check:
+        """Compares arrays by their largest absolute difference; another shape or a NaN is an infinite error."""
+        left = np.asarray(ours, dtype=np.float64)
+        right = np.asarray(golden, dtype=np.float64)
+        if left.size == right.size and left.ndim != right.ndim:
+            left = left.reshape(right.shape)
+        if left.shape != right.shape:
+            return Check(self.name, f"{quantity} {left.shape} vs {right.shape}", np.inf, tolerance)
+        error = float(np.max(np.abs(left - right))) if left.size else 0.0
+        return Check(self.name, quantity, np.inf if np.isnan(error) else error, tolerance)
+
+    def equal(self, quantity: str, ours: Any, golden: Any) -> Check:
+        """Asks for equality of lists, texts or integer arrays."""
+        same = np.array_equal(np.asarray(ours), np.asarray(golden))
+        return Check(self.name, quantity, 0.0 if same else np.inf, 0.0)
+
+
+Comparison = Callable[[GoldenCase], Iterator[Check]]
