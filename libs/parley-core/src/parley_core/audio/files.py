@@ -1,0 +1,164 @@
+"""Audio files: WAV, FLAC and OGG in, WAV out, by libsndfile.
+
+Invariant: what comes back is a complete, non-empty recording within the limits; anything else raises InvalidArgument
+with a sentence that names the fault. Not for raw PCM streams: see `pcm`.
+"""
+
+import io
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from parley_core.audio.pcm import mix_down
+from parley_core.errors import InvalidArgument
+
+MIN_SAMPLE_RATE = 8_000
+MAX_SAMPLE_RATE = 192_000
+MAX_CHANNELS = 8
+MAX_FILE_BYTES = 64 * 1024 * 1024
+_FORMATS = {"WAV", "WAVEX", "RF64", "FLAC", "OGG"}
+# Writers that cannot seek leave the length of the data open, near 0 or the top of the range.
+_OPEN_LENGTH = 0x7FFFF000
+
+
+@dataclass(frozen=True)
+class Audio:
+    """A recording.
+
+    Attributes:
+        samples: float32 ``[channels, N]`` in -1..1.
+        sample_rate: Hz.
+    """
+
+    samples: npt.NDArray[np.float32]
+    sample_rate: int
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return self.samples.shape[1] / self.sample_rate
+
+    def mono(self) -> npt.NDArray[np.float32]:
+        """All channels averaged, float32 ``[N]``."""
+        return mix_down(self.samples)
+
+
+def check_format(sample_rate: int, channels: int, *, field: str = "format") -> None:
+    """Checks a sample rate (8000 to 192000 Hz) and a channel count (1 to 8).
+
+    Raises:
+        InvalidArgument: reason SAMPLE_RATE_UNSUPPORTED or CHANNEL_COUNT_UNSUPPORTED.
+    """
+    if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
+        raise InvalidArgument(
+            f"a sample rate of {sample_rate} Hz is outside {MIN_SAMPLE_RATE}..{MAX_SAMPLE_RATE}",
+            field=f"{field}.sample_rate_hertz",
+            reason="SAMPLE_RATE_UNSUPPORTED",
+            metadata={"sample_rate": sample_rate},
+        )
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise InvalidArgument(
+            f"{channels} channels are outside 1..{MAX_CHANNELS}",
+            field=f"{field}.channel_count",
+            reason="CHANNEL_COUNT_UNSUPPORTED",
+            metadata={"channels": channels},
+        )
+
+
+def read_audio(
+    source: bytes | Path,
+    *,
+    max_bytes: int = MAX_FILE_BYTES,
+    max_duration_s: float | None = None,
+    field: str = "content",
+) -> Audio:
+    """Reads a whole recording.
+
+    Args:
+        source: the file's content or its path.
+        max_bytes: largest file taken.
+        max_duration_s: longest recording taken, in seconds.
+        field: request field to name in errors.
+
+    Raises:
+        InvalidArgument: reason AUDIO_EMPTY, AUDIO_TOO_LARGE, AUDIO_TOO_LONG, AUDIO_FORMAT_UNSUPPORTED,
+            AUDIO_TRUNCATED, AUDIO_MALFORMED, SAMPLE_RATE_UNSUPPORTED or CHANNEL_COUNT_UNSUPPORTED.
+        OSError: the path cannot be read.
+    """
+    size = source.stat().st_size if isinstance(source, Path) else len(source)
+    if size == 0:
+        raise _refuse("the recording is empty: 0 bytes", "AUDIO_EMPTY", field)
+    if size > max_bytes:
+        raise _refuse(
+            f"the recording has {size} bytes, at most {max_bytes} are taken",
+            "AUDIO_TOO_LARGE",
+            field,
+        )
+    content = source.read_bytes() if isinstance(source, Path) else source
+    try:
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
+            if file.format not in _FORMATS:
+                raise _refuse(
+                    f"{file.format} is not taken: send WAV, FLAC or OGG",
+                    "AUDIO_FORMAT_UNSUPPORTED",
+                    field,
+                )
+            check_format(file.samplerate, file.channels, field=field)
+            if max_duration_s is not None and file.frames > max_duration_s * file.samplerate:
+                raise _refuse(
+                    f"the recording lasts {file.frames / file.samplerate:.1f} s,"
+                    f" at most {max_duration_s:g} s are taken",
+                    "AUDIO_TOO_LONG",
+                    field,
+                )
+            announced = file.frames
+            sample_rate = file.samplerate
+            samples = file.read(dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        if content[:4] == b"RIFF" and len(content) < 44:
+            raise _refuse("the WAV file ends inside its header", "AUDIO_TRUNCATED", field) from None
+        raise _refuse(
+            f"the recording cannot be read: {error.error_string}", "AUDIO_MALFORMED", field
+        ) from None
+    if len(samples) < announced or _wav_is_truncated(content):
+        raise _refuse(
+            "the recording ends before the length its header tells", "AUDIO_TRUNCATED", field
+        )
+    if not len(samples):
+        raise _refuse("the recording holds no samples", "AUDIO_EMPTY", field)
+    if not np.isfinite(samples).all():
+        raise _refuse("the recording holds samples that are not numbers", "AUDIO_MALFORMED", field)
+    return Audio(np.ascontiguousarray(samples.T), sample_rate)
+
+
+def wav_bytes(samples: npt.NDArray[np.floating], sample_rate: int) -> bytes:
+    """A 16-bit PCM WAV file. ``samples``: ``[N]`` or ``[C, N]`` in -1..1, clipped beyond."""
+    file = io.BytesIO()
+    soundfile.write(file, np.asarray(samples).T, sample_rate, format="WAV", subtype="PCM_16")
+    return file.getvalue()
+
+
+def write_wav(path: Path, samples: npt.NDArray[np.floating], sample_rate: int) -> None:
+    """Writes `wav_bytes` to ``path``."""
+    path.write_bytes(wav_bytes(samples, sample_rate))
+
+
+def _refuse(message: str, reason: str, field: str) -> InvalidArgument:
+    return InvalidArgument(message, reason=reason, field=field)
+
+
+def _wav_is_truncated(content: bytes) -> bool:
+    """Libsndfile reads a cut WAV without complaint, so the chunk lengths are checked here."""
+    if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
+        return False
+    at = 12
+    while at + 8 <= len(content):
+        name, length = struct.unpack_from("<4sI", content, at)
+        if name == b"data":
+            return bool(0 < length < _OPEN_LENGTH and at + 8 + length > len(content))
+        at += 8 + length + length % 2
+    return True

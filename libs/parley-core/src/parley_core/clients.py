@@ -1,0 +1,205 @@
+"""Channels to other services: TLS, keepalive, load balancing, and what travels with every call.
+
+A channel made here adds the current trace, tenant and the remaining deadline of the call being served to each call it
+starts; it adds nothing per message. Calls are never retried behind the caller's back: whether a stream can start
+again is the caller's knowledge. Failures are turned into typed errors by `Stage.errors`.
+Not for composing stages: that is the gateway's.
+"""
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Generic, TypeVar
+
+import grpc
+import grpc.aio
+
+from parley_core import context as call_context
+from parley_core.errors import Cancelled, Code, ParleyError, Unavailable, from_rpc_error
+from parley_core.settings import ClientSettings, ClientTlsSettings
+from parley_core.telemetry import inject_trace
+
+StubT = TypeVar("StubT")
+
+_SERVICE_CONFIG = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
+
+
+def connect(target: str | ClientSettings) -> grpc.aio.Channel:
+    """Opens a channel; must be called inside the event loop that uses it.
+
+    Args:
+        target: settings, or an address for a plaintext channel with the defaults.
+
+    Raises:
+        OSError: a certificate file cannot be read.
+    """
+    settings = ClientSettings(address=target) if isinstance(target, str) else target
+    options = _options(settings)
+    if settings.tls is None:
+        channel = grpc.aio.insecure_channel(settings.address, options=options)
+    else:
+        channel = grpc.aio.secure_channel(
+            settings.address, _credentials(settings.tls), options=options
+        )
+    return ContextChannel(channel, settings.timeout_s)
+
+
+class ContextChannel(grpc.aio.Channel):  # type: ignore[misc]
+    """A channel whose calls carry trace, tenant and remaining deadline.
+
+    Args:
+        channel: the channel that does the work.
+        timeout_s: deadline of calls that have none, in seconds.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, timeout_s: float | None = None):
+        self._channel = channel
+        self._timeout_s = timeout_s
+
+    async def __aenter__(self) -> "ContextChannel":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self, grace: float | None = None) -> None:
+        """Closes the channel; calls still running are cancelled after ``grace`` seconds."""
+        await self._channel.close(grace)
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        """The state of the connection."""
+        return self._channel.get_state(try_to_connect)
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        """Returns when the state is another than the one given."""
+        await self._channel.wait_for_state_change(last_observed_state)
+
+    async def channel_ready(self) -> None:
+        """Returns when the connection stands."""
+        await self._channel.channel_ready()
+
+    def unary_unary(self, *args: Any, **kwargs: Any) -> Any:
+        """A callable for a method."""
+        return self._with_context(self._channel.unary_unary(*args, **kwargs))
+
+    def unary_stream(self, *args: Any, **kwargs: Any) -> Any:
+        """A callable for a method."""
+        return self._with_context(self._channel.unary_stream(*args, **kwargs))
+
+    def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
+        """A callable for a method."""
+        return self._with_context(self._channel.stream_unary(*args, **kwargs))
+
+    def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
+        """A callable for a method."""
+        return self._with_context(self._channel.stream_stream(*args, **kwargs))
+
+    def _with_context(self, start: Callable[..., Any]) -> Callable[..., Any]:
+        def call(
+            *args: Any,
+            timeout: float | None = None,
+            metadata: Sequence[tuple[str, str | bytes]] | None = None,
+            **kwargs: Any,
+        ) -> Any:
+            pairs = list(metadata or ())
+            inject_trace(pairs)
+            if not any(key == call_context.TENANT_METADATA_KEY for key, _ in pairs):
+                pairs.append((call_context.TENANT_METADATA_KEY, call_context.current_tenant.get()))
+            limits = [timeout if timeout is not None else self._timeout_s, call_context.remaining()]
+            bounded = [limit for limit in limits if limit is not None]
+            return start(*args, timeout=min(bounded, default=None), metadata=pairs, **kwargs)
+
+        return call
+
+
+class Stage(Generic[StubT]):
+    """A service that this one calls: its stub, and its failures as typed errors.
+
+    Args:
+        name: what to call the stage in errors, e.g. ``tokenizer``.
+        target: settings or address.
+        stub: generated stub class.
+
+    Example:
+        ``with stage.errors(): reply = await stage.stub.Tokenize(request)``
+    """
+
+    def __init__(
+        self, name: str, target: str | ClientSettings, stub: Callable[[grpc.aio.Channel], StubT]
+    ):
+        self.name = name
+        self.channel = connect(target)
+        self.stub = stub(self.channel)
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turns the failure of calls inside the block into typed errors; see `stage_error`."""
+        try:
+            yield
+        except grpc.aio.AioRpcError as error:
+            raise stage_error(self.name, error) from error
+
+    async def close(self) -> None:
+        """Closes the channel."""
+        await self.channel.close()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, name: str, target: str | ClientSettings, stub: Callable[[grpc.aio.Channel], StubT]
+    ) -> "AsyncIterator[Stage[StubT]]":
+        """A stage for the length of a block."""
+        stage = cls(name, target, stub)
+        try:
+            yield stage
+        finally:
+            await stage.close()
+
+
+def stage_error(name: str, error: grpc.aio.AioRpcError) -> ParleyError:
+    """The typed error of a failed call to a stage.
+
+    What the stage said is kept, with ``stage`` added to the metadata. A stage that said nothing (refused connection,
+    killed process, a call cut off from the other side) is `Unavailable` with reason STAGE_LOST.
+    """
+    typed = from_rpc_error(error)
+    lost = typed.code is Code.UNAVAILABLE and typed.reason == "UNREACHABLE"
+    if lost or isinstance(typed, Cancelled):
+        return Unavailable(
+            f"the {name} stage is not reachable",
+            reason="STAGE_LOST",
+            metadata={"stage": name},
+            retry_after=0.5,
+        )
+    typed.metadata.setdefault("stage", name)
+    return typed
+
+
+def _options(settings: ClientSettings) -> list[tuple[str, Any]]:
+    options: list[tuple[str, Any]] = [
+        ("grpc.service_config", _SERVICE_CONFIG),
+        ("grpc.enable_retries", 0),
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.keepalive_time_ms", round(settings.keepalive.time_s * 1000)),
+        ("grpc.keepalive_timeout_ms", round(settings.keepalive.timeout_s * 1000)),
+        # A restarted pod must be found again within a second, not after gRPC's default two minutes of back-off.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+        ("grpc.dns_min_time_between_resolutions_ms", 1000),
+        # Own connections: channels of one process must not share a broken one.
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.enable_http_proxy", 0),
+    ]
+    if settings.tls is not None and settings.tls.server_name:
+        options.append(("grpc.ssl_target_name_override", settings.tls.server_name))
+    return options
+
+
+def _credentials(tls: ClientTlsSettings) -> grpc.ChannelCredentials:
+    return grpc.ssl_channel_credentials(
+        root_certificates=tls.ca_file.read_bytes() if tls.ca_file else None,
+        private_key=tls.key_file.read_bytes() if tls.key_file else None,
+        certificate_chain=tls.cert_file.read_bytes() if tls.cert_file else None,
+    )

@@ -1,0 +1,275 @@
+"""The life of a service process: bind, warm up, serve, drain, stop.
+
+Invariants: health says SERVING only between the end of the warm-up and the start of the drain; outside of that new
+calls are refused with UNAVAILABLE (WARMING_UP or DRAINING) and RetryInfo; calls that run when SIGTERM comes may finish
+within ``drain_timeout_s``; a second SIGTERM ends the wait. Once serving, one log line with event ``serving`` tells the
+bound ports. A taken port ends the process with one line on stderr and status 3.
+Not for anything of a service's domain.
+"""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+from wsgiref.simple_server import WSGIServer
+
+import grpc
+import grpc.aio
+import uvloop
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from parley_core import telemetry
+from parley_core.auth import Authenticator
+from parley_core.interceptors import RpcEdge
+from parley_core.logging import configure_logging, get_logger
+from parley_core.settings import ServiceSettings
+
+EXIT_PORT_TAKEN = 3
+# Status trailers of the last calls need a moment to leave.
+_FLUSH_S = 0.5
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+_log = get_logger("parley.server")
+
+Hook = Callable[[], Awaitable[None]]
+
+
+def run_service(main: Coroutine[Any, Any, None]) -> None:
+    """Runs a service's main coroutine on uvloop."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main)
+
+
+class Server:
+    """One gRPC server with health, reflection, metrics and drain. Construct it inside the event loop.
+
+    Args:
+        settings: settings of the service.
+        name: short name of the service, e.g. ``tokenizer``.
+
+    Raises:
+        SettingsError: an authentication key file cannot be used.
+        OSError: a certificate file cannot be read.
+    """
+
+    def __init__(self, settings: ServiceSettings, name: str):
+        self.name = name
+        self.port = 0
+        self.metrics_port: int | None = None
+        self._settings = settings
+        self._edge = RpcEdge(Authenticator(settings.auth), settings.limits.max_concurrent_rpcs)
+        self._edge.refuse("WARMING_UP")
+        self._health = health.aio.HealthServicer()
+        self._services: list[str] = []
+        self._on_drain: list[Hook] = []
+        self._on_stop: list[Hook] = []
+        self._metrics: WSGIServer | None = None
+        self._credentials = _credentials(settings)
+        self._grpc = grpc.aio.server(interceptors=[self._edge], options=_options(settings))
+
+    @property
+    def running(self) -> int:
+        """Calls being served right now, health and reflection aside."""
+        return self._edge.running
+
+    def add(
+        self, register: Callable[[Any, grpc.aio.Server], None], servicer: Any, full_name: str
+    ) -> None:
+        """Adds a service.
+
+        Args:
+            register: generated ``add_..._to_server``.
+            servicer: its implementation.
+            full_name: e.g. ``parley.tokenizer.v1.TokenizerService``.
+        """
+        register(servicer, self._grpc)
+        self._services.append(full_name)
+
+    def on_drain(self, hook: Hook) -> None:
+        """Runs ``hook`` when the drain begins, beside the calls that still run."""
+        self._on_drain.append(hook)
+
+    def on_stop(self, hook: Hook) -> None:
+        """Runs ``hook`` after the last call ended; hooks run last added first."""
+        self._on_stop.append(hook)
+
+    async def run(self, warm_up: Hook | None = None) -> None:
+        """Serves until SIGTERM or SIGINT, then drains and returns.
+
+        Args:
+            warm_up: loads and tries the models; health is NOT_SERVING until it returns.
+
+        Raises:
+            SystemExit: status 3 when a port is taken.
+            Exception: whatever the warm-up raised, after a clean stop.
+        """
+        configure_logging(self._settings.log, service=self.name)
+        tracing = telemetry.configure_tracing(
+            self._settings.telemetry, service=f"parley-{self.name}"
+        )
+        _log.info("settings", sha256=self._settings.digest(), settings=self._settings.resolved())
+        signalled = asyncio.Event()
+        hurried = asyncio.Event()
+
+        def on_signal() -> None:
+            (hurried if signalled.is_set() else signalled).set()
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, on_signal)
+        try:
+            await self._run_until(signalled, hurried, warm_up)
+        except OSError as error:
+            print(f"{self.name}: {error}", file=sys.stderr)
+            raise SystemExit(EXIT_PORT_TAKEN) from None
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+            await asyncio.to_thread(tracing.shutdown)
+
+    async def _run_until(
+        self, signalled: asyncio.Event, hurried: asyncio.Event, warm_up: Hook | None
+    ) -> None:
+        await self.start()
+        try:
+            if warm_up is not None:
+                warming = asyncio.ensure_future(warm_up())
+                waiting = asyncio.ensure_future(signalled.wait())
+                await asyncio.wait({warming, waiting}, return_when=asyncio.FIRST_COMPLETED)
+                waiting.cancel()
+                if not warming.done():
+                    warming.cancel()
+                with suppress(asyncio.CancelledError):
+                    await warming
+            if not signalled.is_set():
+                await self.set_serving()
+                _log.info(
+                    "serving",
+                    host=self._settings.host,
+                    port=self.port,
+                    metrics_port=self.metrics_port,
+                )
+                await signalled.wait()
+            await self.drain(hurried)
+        finally:
+            await self.stop()
+        _log.info("stopped")
+
+    async def start(self) -> None:
+        """Binds the ports and answers health; `port` and `metrics_port` are known afterwards.
+
+        Raises:
+            OSError: a port is taken or the address is not ours.
+        """
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        for service in ("", *self._services):
+            await self._health.set(service, _NOT_SERVING)
+        reflection.enable_server_reflection(
+            (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc
+        )
+        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
+        address = f"{host}:{self._settings.port}"
+        try:
+            if self._credentials is None:
+                self.port = self._grpc.add_insecure_port(address)
+            else:
+                self.port = self._grpc.add_secure_port(address, self._credentials)
+        except RuntimeError:
+            raise OSError(
+                f"cannot listen on {address}: the port is taken or the address is not ours"
+            ) from None
+        if self._settings.metrics_port is not None:
+            address = f"{self._settings.host}:{self._settings.metrics_port}"
+            try:
+                self._metrics, self.metrics_port = telemetry.serve_metrics(
+                    self._settings.host, self._settings.metrics_port
+                )
+            except OSError as error:
+                raise OSError(f"cannot serve metrics on {address}: {error.strerror}") from None
+        await self._grpc.start()
+
+    async def set_serving(self) -> None:
+        """Takes calls, and says so."""
+        self._edge.refuse(None)
+        for service in ("", *self._services):
+            await self._health.set(service, _SERVING)
+
+    async def drain(self, hurried: asyncio.Event | None = None) -> None:
+        """Takes no new calls and waits for the running ones, at most ``drain_timeout_s`` or until hurried."""
+        _log.info("draining", running=self.running, timeout_s=self._settings.drain_timeout_s)
+        await self._health.enter_graceful_shutdown()
+        self._edge.refuse("DRAINING")
+
+        async def finish() -> None:
+            async with asyncio.TaskGroup() as group:
+                for hook in self._on_drain:
+                    group.create_task(_call(hook, "on_drain"))
+                group.create_task(self._edge.wait_idle())
+
+        async def give_up() -> None:
+            await hurried.wait() if hurried else await asyncio.Event().wait()
+
+        waits = {asyncio.ensure_future(finish()), asyncio.ensure_future(give_up())}
+        try:
+            await asyncio.wait(
+                waits,
+                timeout=self._settings.drain_timeout_s,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+    async def stop(self) -> None:
+        """Cancels what still runs, closes the ports and runs the stop hooks."""
+        if self.running:
+            _log.warning("calls_cut_off", running=self.running)
+        await self._grpc.stop(0 if self.running else _FLUSH_S)
+        if self._metrics is not None:
+            await asyncio.to_thread(self._metrics.shutdown)
+            self._metrics.server_close()
+        for hook in reversed(self._on_stop):
+            await _call(hook, "on_stop")
+
+
+async def _call(hook: Hook, kind: str) -> None:
+    try:
+        await hook()
+    except Exception:
+        # One hook that fails must not keep the others from running.
+        _log.exception("hook_failed", kind=kind)
+
+
+def _credentials(settings: ServiceSettings) -> grpc.ServerCredentials | None:
+    tls = settings.tls
+    if tls is None:
+        return None
+    client_ca = tls.client_ca_file.read_bytes() if tls.client_ca_file else None
+    return grpc.ssl_server_credentials(
+        [(tls.key_file.read_bytes(), tls.cert_file.read_bytes())],
+        root_certificates=client_ca,
+        require_client_auth=client_ca is not None,
+    )
+
+
+def _options(settings: ServiceSettings) -> list[tuple[str, Any]]:
+    keepalive = settings.keepalive
+    return [
+        # Without this a second process binds the same port and takes half of the calls.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_send_message_length", settings.limits.max_message_bytes),
+        ("grpc.max_receive_message_length", settings.limits.max_message_bytes),
+        ("grpc.keepalive_time_ms", round(keepalive.time_s * 1000)),
+        ("grpc.keepalive_timeout_ms", round(keepalive.timeout_s * 1000)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        (
+            "grpc.http2.min_ping_interval_without_data_ms",
+            round(keepalive.min_ping_interval_s * 1000),
+        ),
+    ]
