@@ -1,0 +1,1 @@
+"""Engines: many generation requests at once on one set of weights. `contract` is what callers see."""

@@ -1,0 +1,318 @@
+"""The Step-1 decoder in torch: pre-norm, RMSNorm, grouped KV heads, sqrt-ALiBi, SwiGLU (spec 2.2).
+
+One forward pass takes any mix of spans: one token of a running reply, a chunk of a prompt, many of each.
+The linear layers see all tokens as one matrix; attention runs once for all one-token spans and once for
+each longer one.
+
+Invariant (`batch_invariant=True`, float32 on CPU, one intra-op thread): a token's logits are bit for bit
+the same whatever else is in the pass and however its prompt was cut into chunks. BLAS picks its kernel,
+and with it the order of summation, by the number of rows; so matrices are padded to a row count from
+which the choice no longer changes, and keys to whole blocks.
+
+Not here: which spans to run (scheduler), which token to take (sampling).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch.nn import functional as F
+
+from step1.alibi import alibi_slopes, sqrt_bias
+from step1.config import Step1Config
+from step1.engine.kv_cache import KEY_BLOCK, KVCache
+from step1.weights import expected_shapes, iter_weights
+
+_INVARIANT_ROWS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Consecutive tokens of one sequence in one forward pass.
+
+    Attributes:
+        slot: Slot of the KV cache that holds the sequence.
+        start: Position of the first token; keys 0..start-1 are in the cache.
+        length: Number of tokens.
+    """
+
+    slot: int
+    start: int
+    length: int
+
+
+@dataclass(slots=True)
+class _Layer:
+    input_norm: torch.Tensor
+    qkv: torch.Tensor
+    out: torch.Tensor
+    post_norm: torch.Tensor
+    gate_up: torch.Tensor
+    down: torch.Tensor
+
+
+@dataclass(slots=True)
+class _AttentionGroup:
+    """Spans that one attention call computes; `bias` is `[batch, groups, rows, keys]`."""
+
+    rows: slice | torch.Tensor
+    slots: slice
+    bias: torch.Tensor
+    length: int
+    batch_index: torch.Tensor | None
+
+
+class Step1Model:
+    """Weights of one checkpoint and their forward pass."""
+
+    def __init__(
+        self,
+        config: Step1Config,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+        batch_invariant: bool = True,
+    ) -> None:
+        """Allocate the weights, unset. `load` is the usual way to a model."""
+        self.config = config
+        self.dtype = dtype
+        self.device = torch.device(device)
+        self._min_rows = _INVARIANT_ROWS if batch_invariant else 1
+        slopes = (
+            torch.tensor(config.alibi_slopes, dtype=torch.float32)
+            if config.alibi_slopes is not None
+            else alibi_slopes(config.num_attention_heads)
+        )
+        self._slopes = slopes.to(self.device)
+        hidden, inner = config.hidden_size, config.intermediate_size
+        self._kv_width = config.num_attention_groups * config.head_dim
+
+        def empty(*shape: int) -> torch.Tensor:
+            return torch.empty(shape, dtype=dtype, device=self.device)
+
+        self._embed = empty(config.vocab_size, hidden)
+        self._layers = [
+            _Layer(
+                input_norm=empty(hidden),
+                qkv=empty(hidden + 2 * self._kv_width, hidden),
+                out=empty(hidden, hidden),
+                post_norm=empty(hidden),
+                gate_up=empty(2 * inner, hidden),
+                down=empty(hidden, inner),
+            )
+            for _ in range(config.num_hidden_layers)
+        ]
+        self._norm = empty(hidden)
+        self._head = self._embed if config.tie_word_embeddings else empty(config.vocab_size, hidden)
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path | str,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+        batch_invariant: bool = True,
+        config: Step1Config | None = None,
+    ) -> Self:
+        """Load a checkpoint folder, shard by shard.
+
+        Args:
+            folder: Holds `config.json` and safetensors files.
+            dtype: Dtype to compute in, float32 or bfloat16.
+            device: torch device.
+            batch_invariant: See the module's invariant.
+            config: Replaces the folder's own.
+
+        Raises:
+            ConfigError: `config.json` is wrong.
+            WeightsError: A tensor is missing, truncated or misshapen.
+        """
+        config = config or Step1Config.load(folder)
+        weights = iter_weights(folder, config, dtype)
+        first = next(weights)
+        model = cls(config, dtype=dtype, device=device, batch_invariant=batch_invariant)
+        model.set_weight(*first)
+        for name, tensor in weights:
+            model.set_weight(name, tensor)
+        return model
+
+    def set_weight(self, name: str, tensor: torch.Tensor) -> None:
+        """Copy one tensor of the checkpoint to its place in the fused layout.
+
+        Raises:
+            KeyError: The config calls for no such tensor.
+        """
+        if name not in expected_shapes(self.config):
+            raise KeyError(name)
+        self._place(name).copy_(tensor)
+
+    def _place(self, name: str) -> torch.Tensor:
+        if name == "model.embed_tokens.weight":
+            return self._embed
+        if name == "model.norm.weight":
+            return self._norm
+        if name == "lm_head.weight":
+            return self._head
+        _, _, number, part = name.split(".", 3)
+        layer = self._layers[int(number)]
+        hidden, inner, kv = self.config.hidden_size, self.config.intermediate_size, self._kv_width
+        return {
+            "input_layernorm.weight": layer.input_norm,
+            "self_attn.q_proj.weight": layer.qkv[:hidden],
+            "self_attn.k_proj.weight": layer.qkv[hidden : hidden + kv],
+            "self_attn.v_proj.weight": layer.qkv[hidden + kv :],
+            "self_attn.o_proj.weight": layer.out,
+            "post_attention_layernorm.weight": layer.post_norm,
+            "mlp.gate_proj.weight": layer.gate_up[:inner],
+            "mlp.up_proj.weight": layer.gate_up[inner:],
+            "mlp.down_proj.weight": layer.down,
+        }[part]
+
+    @torch.inference_mode()
+    def forward(
+        self,
+        token_ids: Sequence[int],
+        spans: Sequence[Span],
+        cache: KVCache,
+        logits_rows: Sequence[int],
+    ) -> torch.Tensor:
+        """Run the spans, write their keys and values to the cache, return the logits asked for.
+
+        Args:
+            token_ids: The tokens of all spans, in the order of `spans`.
+            spans: At most one span a slot; one-token spans of neighbouring slots are cheapest together.
+            cache: Holds the earlier keys of each slot; this pass's keys are added.
+            logits_rows: Indices into `token_ids` of the tokens whose logits are wanted.
+
+        Returns:
+            float32 `[len(logits_rows), vocab_size]` on the model's device.
+        """
+        count = len(token_ids)
+        positions = torch.tensor(
+            [p for span in spans for p in range(span.start, span.start + span.length)],
+            device=self.device,
+        )
+        slots = torch.tensor(
+            [span.slot for span in spans for _ in range(span.length)], device=self.device
+        )
+        groups = self._plan_attention(spans, positions)
+        ids = torch.tensor(token_ids, device=self.device)
+        hidden = self._pad_rows(F.embedding(ids, self._embed))
+        attended = torch.zeros_like(hidden)
+        width = self.config.hidden_size
+        shape_kv = (count, self.config.num_attention_groups, self.config.head_dim)
+        shape_q = (count, shape_kv[1], self.config.heads_per_group, shape_kv[2])
+        for index, layer in enumerate(self._layers):
+            normed = self._rms_norm(hidden, layer.input_norm)
+            qkv = F.linear(normed, layer.qkv)[:count]
+            query = qkv[:, :width].reshape(shape_q)
+            cache.write(
+                index,
+                slots,
+                positions,
+                qkv[:, width : width + self._kv_width].reshape(shape_kv),
+                qkv[:, width + self._kv_width :].reshape(shape_kv),
+            )
+            for group in groups:
+                attended[group.rows] = self._attend(query[group.rows], group, cache, index)
+            hidden = hidden + F.linear(attended, layer.out)
+            normed = self._rms_norm(hidden, layer.post_norm)
+            gate, up = F.linear(normed, layer.gate_up).chunk(2, dim=-1)
+            hidden = hidden + F.linear(F.silu(gate) * up, layer.down)
+        wanted = self._pad_rows(hidden[torch.tensor(logits_rows, device=self.device)])
+        logits = F.linear(self._rms_norm(wanted, self._norm), self._head)
+        return logits[: len(logits_rows)].float()
+
+    def _pad_rows(self, rows: torch.Tensor) -> torch.Tensor:
+        missing = self._min_rows - rows.shape[0]
+        return rows if missing <= 0 else F.pad(rows, (0, 0, 0, missing))
+
+    def _rms_norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        mean_square = x.float().square().mean(-1, keepdim=True)
+        return x * torch.rsqrt(mean_square + self.config.rms_norm_eps).to(x.dtype) * weight
+
+    def _plan_attention(
+        self, spans: Sequence[Span], positions: torch.Tensor
+    ) -> list[_AttentionGroup]:
+        singles: list[tuple[int, Span]] = []
+        groups: list[_AttentionGroup] = []
+        row = 0
+        for span in spans:
+            if span.length == 1:
+                singles.append((row, span))
+            else:
+                rows = slice(row, row + span.length)
+                groups.append(self._prompt_group(span, rows, positions[rows]))
+            row += span.length
+        if singles:
+            groups.append(self._decode_group(singles))
+        return groups
+
+    def _decode_group(self, singles: Sequence[tuple[int, Span]]) -> _AttentionGroup:
+        low = min(span.slot for _, span in singles)
+        high = max(span.slot for _, span in singles) + 1
+        starts = [0] * (high - low)
+        for _, span in singles:
+            starts[span.slot - low] = span.start
+        bias = self._bias(torch.tensor(starts, device=self.device), max(starts) + 1)
+        rows: slice | torch.Tensor = torch.tensor([row for row, _ in singles], device=self.device)
+        first = singles[0][0]
+        if [row for row, _ in singles] == list(range(first, first + len(singles))):
+            rows = slice(first, first + len(singles))
+        batch_index = torch.tensor([span.slot - low for _, span in singles], device=self.device)
+        dense = [span.slot for _, span in singles] == list(range(low, high))
+        return _AttentionGroup(
+            rows=rows,
+            slots=slice(low, high),
+            bias=self._pad_queries(bias),
+            length=1,
+            batch_index=None if dense else batch_index,
+        )
+
+    def _prompt_group(self, span: Span, rows: slice, positions: torch.Tensor) -> _AttentionGroup:
+        bias = self._bias(positions, span.start + span.length)
+        bias = bias.transpose(0, 1).flatten(1, 2).unsqueeze(0)
+        return _AttentionGroup(
+            rows=rows,
+            slots=slice(span.slot, span.slot + 1),
+            bias=self._pad_queries(bias),
+            length=span.length,
+            batch_index=None,
+        )
+
+    def _bias(self, positions: torch.Tensor, keys: int) -> torch.Tensor:
+        """Bias `[len(positions), groups, heads_per_group, keys rounded up to whole blocks]`."""
+        block = KEY_BLOCK if self._min_rows > 1 else 1
+        bias = sqrt_bias(self._slopes, positions, -(-keys // block) * block)
+        groups = self.config.num_attention_groups
+        return bias.unflatten(1, (groups, self.config.heads_per_group)).to(self.dtype)
+
+    def _pad_queries(self, x: torch.Tensor) -> torch.Tensor:
+        missing = self._min_rows - x.shape[2]
+        return x if missing <= 0 else F.pad(x, (0, 0, 0, missing))
+
+    def _attend(
+        self, query: torch.Tensor, group: _AttentionGroup, cache: KVCache, layer: int
+    ) -> torch.Tensor:
+        """Attention of one group: query `[tokens, groups, heads_per_group, head_dim]` in and flat out."""
+        keys, values = cache.read(layer, group.slots, group.bias.shape[-1])
+        if group.length > 1:
+            stacked = query.transpose(0, 1).flatten(1, 2).unsqueeze(0)
+        elif group.batch_index is None:
+            stacked = query
+        else:
+            stacked = query.new_zeros((keys.shape[0], *query.shape[1:]))
+            stacked[group.batch_index] = query
+        queries = stacked.shape[2]
+        result = F.scaled_dot_product_attention(
+            self._pad_queries(stacked), keys, values, attn_mask=group.bias
+        )[:, :, :queries]
+        if group.length > 1:
+            heads = self.config.heads_per_group
+            result = result[0].unflatten(1, (group.length, heads)).transpose(0, 1)
+        elif group.batch_index is not None:
+            result = result[group.batch_index]
+        return result.reshape(query.shape[0], -1)
