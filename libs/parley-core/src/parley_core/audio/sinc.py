@@ -45,7 +45,7 @@ def resample_sinc(
         return wave
     divisor = math.gcd(source_rate, target_rate)
     source, target = source_rate // divisor, target_rate // divisor
-    kernel, first_tap = _kernel(source, target)
+    kernel, first_tap = sinc_kernel(source, target)
     taps = kernel.shape[1]
     outputs = -(-wave.shape[-1] * target // source)
 
@@ -65,12 +65,14 @@ def resample_sinc(
 
 
 @lru_cache(maxsize=16)
-def _kernel(source: int, target: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+def sinc_kernel(source: int, target: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """Polyphase filter for coprime rates.
 
+    Output ``frame * target + phase`` is the sum of the samples from ``frame * source +
+    first_tap[phase]`` on, weighted with ``kernel[phase]``.
+
     Returns:
-        float32 ``[target, taps]`` and, per phase, the sample of its first tap, counted from the
-        start of the frame.
+        ``kernel``, float32 ``[target, taps]``, and ``first_tap``, int64 ``[target]``.
     """
     cutoff = min(source, target) * _ROLLOFF
     half_width = math.ceil(_ZERO_CROSSINGS * source / cutoff)

@@ -1,0 +1,142 @@
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from parley_tts.segmenter import Segment, SegmentLimits, TextSegmenter
+from parley_tts.tags import requested_tags
+
+pytestmark = pytest.mark.unit
+
+PIECES = st.sampled_from(
+    [
+        *"。！？；，、：,.:;!?…—“”\"'()（）》 \n\t",
+        "你好世界",
+        "今天天气真好",
+        "Hello",
+        "world ",
+        "Dr. Who",
+        "3.14",
+        "1,000",
+        "（高兴1）",
+        "(快速2)",
+        "(哼唱)",
+        "（see below）",
+        "e.g. ",
+        "\U0001f600",
+        "é",
+    ]
+)
+TEXTS = st.lists(PIECES | st.text(max_size=3), max_size=60).map("".join)
+LIMITS = st.sampled_from(
+    [SegmentLimits(), SegmentLimits(0, 0, 0, 0.5, 20), SegmentLimits(0.2, 0.5, 1, 2, 30)]
+)
+
+
+def segment_all(text: str, limits: SegmentLimits | None = None, **options) -> list[Segment]:
+    segmenter = TextSegmenter(limits, **options)
+    return segmenter.feed(text) + segmenter.finish()
+
+
+@given(TEXTS, LIMITS)
+def test_no_character_is_lost_or_moved(text: str, limits: SegmentLimits) -> None:
+    segments = segment_all(text, limits)
+    assert "".join(segment.text for segment in segments) == text
+    assert [text[segment.start : segment.end] for segment in segments] == [
+        segment.text for segment in segments
+    ]
+    assert [segment.index for segment in segments] == list(range(len(segments)))
+    assert all(segment.text for segment in segments)
+
+
+@given(TEXTS, LIMITS, st.data())
+def test_cuts_do_not_depend_on_the_deltas(text: str, limits: SegmentLimits, data) -> None:
+    whole = segment_all(text, limits)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
+    segmenter = TextSegmenter(limits)
+    pieces: list[Segment] = []
+    for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
+        pieces += segmenter.feed(text[start:end])
+    pieces += segmenter.finish()
+    assert pieces == whole
+
+
+@given(TEXTS, LIMITS)
+def test_no_cut_falls_inside_a_bracketed_tag(text: str, limits: SegmentLimits) -> None:
+    cuts = {segment.end for segment in segment_all(text, limits)}
+    for tag in re.finditer(r"[(（][^()（）\n]{0,16}[)）]", text):
+        assert not cuts & set(range(tag.start() + 1, tag.end()))
+
+
+@given(TEXTS)
+def test_segments_stay_within_the_limits(text: str) -> None:
+    limits = SegmentLimits(0.2, 0.5, 1, 2, 30)
+    longest_tag = 18
+    assert all(
+        len(segment.text) <= limits.max_characters + longest_tag
+        for segment in segment_all(text, limits)
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("你好，世界。今天天气真好，我们去海洋馆玩吧！好不好呀？", ["你好，世界。", "今天天气真好，我们去海洋馆玩吧！", "好不好呀？"]),
+        (
+            "It costs 3.14 dollars. Dr. Smith of the U.S. Navy paid 1,000 in cash at 10:30 sharp.",
+            ["It costs 3.14 dollars. ", "Dr. Smith of the U.S. Navy paid 1,000 in cash at 10:30 sharp."],
+        ),
+        (
+            'She said "Come here tonight." Then she left the room quietly.',
+            ['She said "Come here tonight." ', "Then she left the room quietly."],
+        ),
+        ("他说：“我们走吧。”然后就真的离开了。", ["他说：“我们走吧。”", "然后就真的离开了。"]),
+        ("等一下……我想想看到底是怎么回事。", ["等一下……", "我想想看到底是怎么回事。"]),
+        ("Wait for me... and then we go on together.", ["Wait for me... ", "and then we go on together."]),
+        ("I really said no. See also No. 5 on the list.", ["I really said no. ", "See also No. 5 on the list."]),
+    ],
+)  # fmt: skip
+def test_text_is_cut_where_a_speaker_breathes(text: str, wanted: list[str]) -> None:
+    assert [segment.text for segment in segment_all(text)] == wanted
+
+
+def test_the_first_segment_is_ready_before_the_text_is_complete() -> None:
+    segmenter = TextSegmenter()
+    assert segmenter.feed("当然可以，") == []
+    assert [segment.text for segment in segmenter.feed("我")] == ["当然可以，"]
+
+
+def test_a_long_run_without_marks_is_cut_at_a_space() -> None:
+    text = "word " * 200
+    segments = segment_all(text)
+    assert len(segments) > 3
+    assert all(segment.text.endswith(" ") for segment in segments)
+
+
+def test_tags_hold_until_one_of_their_class_replaces_them() -> None:
+    text = "（高兴1）今天天气真好，我们快点一起出去玩吧！（悲伤1）可是下雨了怎么办呢。那就不去了吧真可惜。"
+    segments = segment_all(text, style_tags=requested_tags(["快速1"], strict=True))
+    assert [segment.spoken for segment in segments] == [
+        "（快速1）（高兴1）今天天气真好，",
+        "（快速1）（高兴1）我们快点一起出去玩吧！",
+        "（快速1）（悲伤1）可是下雨了怎么办呢。",
+        "（快速1）（悲伤1）那就不去了吧真可惜。",
+    ]
+
+
+def test_a_bracketed_remark_is_no_tag_and_is_not_repeated() -> None:
+    segments = segment_all("（注意）今天下午我们要去海洋馆。明天上午我们要去看电影。")
+    assert [segment.spoken for segment in segments] == [
+        "（注意）今天下午我们要去海洋馆。",
+        "明天上午我们要去看电影。",
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "   ", "……！？\n", "（高兴1）", "\U0001f600"])
+def test_text_without_anything_to_say_is_known_as_such(text: str) -> None:
+    assert not any(segment.has_speech for segment in segment_all(text))
+
+
+def test_limits_that_shrink_are_refused() -> None:
+    with pytest.raises(ValueError, match="must grow"):
+        SegmentLimits(first_min_s=3, sentence_min_s=1)
