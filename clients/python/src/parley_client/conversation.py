@@ -1,0 +1,225 @@
+"""One live conversation over StreamingConverse.
+
+Contract: entering the context sends ``setup`` and waits for ``setup_complete``; then events are read by iterating and
+sent with the methods, from any number of tasks. Events are the messages of the contract with their place in the
+session; ``sequence`` has no gap, and a gap raises, because a client that lost an event would play a wrong history.
+Not for capturing or playing audio.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import grpc
+import numpy as np
+from google.protobuf import struct_pb2
+from parley.audio.v1 import audio_pb2
+from parley.conversation.v1 import conversation_pb2 as pb
+
+from parley_client.config import ConversationConfig, duration
+from parley_client.errors import ServerError, typed_errors
+from parley_client.latency import seconds
+from parley_client.recording import Samples
+
+Call = grpc.aio.StreamStreamCall[pb.StreamingConverseRequest, pb.StreamingConverseResponse]
+
+
+@dataclass(frozen=True)
+class ConversationEvent:
+    """Something that happened.
+
+    Attributes:
+        kind: name of the event in the contract, e.g. ``text_delta``, ``audio``, ``interruption``.
+        message: its message, e.g. `conversation_pb2.TextDelta`.
+        sequence: 1, 2, 3 ... over the whole session.
+        turn_id: turn it belongs to; empty when none.
+        response_id: response it belongs to; empty when none.
+        offset_s: the server's media clock, seconds since the stream began.
+    """
+
+    kind: str
+    message: Any
+    sequence: int
+    turn_id: str
+    response_id: str
+    offset_s: float
+
+
+class Conversation:
+    """A live conversation. Made by `Client.converse`.
+
+    Attributes:
+        setup: the server's answer to the setup: session, effective config, formats, capabilities.
+        resumption_handle: newest handle to go on with in another stream; empty when there is none.
+    """
+
+    setup: pb.SetupComplete
+    resumption_handle: str
+
+    def __init__(self, call: Call, setup: pb.ConversationSetup):
+        self._call = call
+        self._first = setup
+        self._write_lock = asyncio.Lock()
+        self._sequence = 0
+        self.resumption_handle = ""
+
+    async def __aenter__(self) -> "Conversation":
+        try:
+            await self._send(setup=self._first)
+            with typed_errors():
+                response = await self._call.read()
+                if not isinstance(response, pb.StreamingConverseResponse):
+                    # The end of the stream: its status says why.
+                    await self._end()
+                    raise ServerError("no answer to the setup", reason="STREAM_INCOMPLETE")
+            if response.WhichOneof("event") != "setup_complete":
+                raise ServerError("the first event is not setup_complete", reason="PROTOCOL")
+            self.setup = response.setup_complete
+            self._sequence = response.sequence
+        except BaseException:
+            self._call.cancel()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._call.cancel()
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the reply's audio."""
+        return int(self.setup.output_format.sample_rate_hertz)
+
+    def __aiter__(self) -> AsyncIterator[ConversationEvent]:
+        return self._read()
+
+    async def send_audio(self, samples: Samples | bytes, *, end: bool = False) -> None:
+        """Sends the user's audio.
+
+        Args:
+            samples: int16 ``[n]`` or PCM S16LE bytes, in the format of the setup; 20 ms is a good size.
+            end: no more audio follows in this stream.
+        """
+        content = samples if isinstance(samples, bytes) else samples.astype("<i2").tobytes()
+        await self._send(audio=pb.AudioInput(content=content, end_of_stream=end))
+
+    async def send_text(self, text: str) -> None:
+        """Sends something written; it is a turn of its own."""
+        await self._send(text=pb.TextInput(text=text))
+
+    async def start_activity(self) -> None:
+        """The user begins to speak (with ``manual_activity``)."""
+        await self._send(activity=pb.ActivitySignal(type=pb.ACTIVITY_TYPE_START))
+
+    async def end_activity(self) -> None:
+        """The user has ended; answer (with ``manual_activity``)."""
+        await self._send(activity=pb.ActivitySignal(type=pb.ACTIVITY_TYPE_END))
+
+    async def report_playback(
+        self, response_id: str, played_s: float, *, finished: bool = False
+    ) -> None:
+        """Tells what was played, so that history keeps what was heard."""
+        await self._send(
+            playback=pb.PlaybackProgress(
+                response_id=response_id, played_offset=duration(played_s), finished=finished
+            )
+        )
+
+    async def send_function_result(self, call_id: str, output: Any) -> None:
+        """Sends what a function returned: any JSON value."""
+        value = struct_pb2.Value()
+        # Struct knows how to convert nested Python values; Value alone does not.
+        holder = struct_pb2.Struct()
+        holder.update({"output": _plain(output)})
+        value.CopyFrom(holder.fields["output"])
+        await self._send(function_result=pb.FunctionResult(call_id=call_id, output=value))
+
+    async def cancel_response(self, response_id: str = "") -> None:
+        """Ends a response; the current one when none is named."""
+        await self._send(cancel_response=pb.CancelResponse(response_id=response_id))
+
+    async def update(self, config: ConversationConfig, fields: list[str]) -> None:
+        """Changes fields of the configuration from the next turn on.
+
+        Args:
+            config: the new values.
+            fields: which of them count, as paths in the contract's ConversationConfig.
+        """
+        message = pb.UpdateSetup(config=config.to_proto())
+        message.update_mask.paths.extend(fields)
+        await self._send(update_setup=message)
+
+    async def finish(self) -> None:
+        """Nothing more will be sent; events still come until the server ends the stream."""
+        async with self._write_lock:
+            await self._call.done_writing()
+
+    async def _send(self, **event: Any) -> None:
+        try:
+            async with self._write_lock:
+                await self._call.write(pb.StreamingConverseRequest(**event))
+        except asyncio.InvalidStateError:
+            # The stream has ended: its status says why, the write does not.
+            with typed_errors():
+                await self._end()
+            raise ServerError("the conversation has ended", reason="STREAM_CLOSED") from None
+        except grpc.aio.AioRpcError:
+            with typed_errors():
+                raise
+
+    async def _read(self) -> AsyncIterator[ConversationEvent]:
+        with typed_errors():
+            async for response in self._call:
+                kind = response.WhichOneof("event")
+                if response.sequence != self._sequence + 1:
+                    raise ServerError(
+                        f"event {response.sequence} follows event {self._sequence}",
+                        reason="SEQUENCE_GAP",
+                    )
+                self._sequence = response.sequence
+                if kind is None:
+                    # A newer server may send what this client does not know.
+                    continue
+                if kind == "resumption_update":
+                    update = response.resumption_update
+                    self.resumption_handle = update.handle if update.resumable else ""
+                yield ConversationEvent(
+                    kind=kind,
+                    message=getattr(response, kind),
+                    sequence=response.sequence,
+                    turn_id=response.turn_id,
+                    response_id=response.response_id,
+                    offset_s=seconds(response.session_offset),
+                )
+
+    async def _end(self) -> None:
+        """Waits for the end of the call; raises its error when it failed."""
+        if await self._call.code() is not grpc.StatusCode.OK:
+            raise grpc.aio.AioRpcError(
+                await self._call.code(),
+                await self._call.initial_metadata(),
+                await self._call.trailing_metadata(),
+                details=await self._call.details(),
+            )
+
+
+def _plain(value: Any) -> Any:
+    """JSON-like values with numpy scalars unwrapped."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def pcm_format(sample_rate: int) -> audio_pb2.AudioFormat:
+    """Mono PCM16 at a rate in Hz."""
+    return audio_pb2.AudioFormat(
+        encoding=audio_pb2.AUDIO_ENCODING_PCM_S16LE, sample_rate_hertz=sample_rate, channel_count=1
+    )
