@@ -1,0 +1,181 @@
+"""The configuration of a conversation: checked, merged from its three sources, and read.
+
+Contract: the gateway's defaults, over them the session's own, over them the request's; what is not
+set in one shows the one below, lists are replaced as a whole. It is kept with the session as JSON.
+"""
+
+import re
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
+
+from parley.conversation.v1 import conversation_pb2
+from parley_core.errors import InvalidArgument
+from parley_gateway.settings import GatewaySettings
+from parley_gateway.stages.chat import Function, Sampling
+from parley_gateway.stages.tts import Style
+from parley_gateway.turns.controller import TurnRules
+from parley_gateway.turns.end_of_turn import END_OF_TURN_SILENCE, Eagerness, SilencePolicy
+from parley_gateway.wire import from_struct, seconds
+
+ConversationConfig = conversation_pb2.ConversationConfig
+
+_FUNCTION_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_MAX_FUNCTIONS = 128
+_MAX_TAGS = 16
+_EAGERNESS = {
+    conversation_pb2.EAGERNESS_LOW: Eagerness.LOW,
+    conversation_pb2.EAGERNESS_MEDIUM: Eagerness.MEDIUM,
+    conversation_pb2.EAGERNESS_HIGH: Eagerness.HIGH,
+}
+_EAGERNESS_NAMES = {eagerness: number for number, eagerness in _EAGERNESS.items()}
+
+
+def check_config(config: ConversationConfig, *, field: str, max_text_chars: int) -> None:
+    """Refuses what no stage could use.
+
+    Args:
+        config: From a request.
+        field: Its path in the request.
+        max_text_chars: Longest persona.
+
+    Raises:
+        InvalidArgument: Names the wrong field.
+    """
+    check_text(config.system_prompt, f"{field}.system_prompt", max_text_chars)
+    if len(config.style_tags) > _MAX_TAGS:
+        raise _wrong(f"at most {_MAX_TAGS} style tags are taken", f"{field}.style_tags", "TAGS")
+    if len(config.functions) > _MAX_FUNCTIONS:
+        raise _wrong(f"at most {_MAX_FUNCTIONS} functions", f"{field}.functions", "FUNCTIONS")
+    names: set[str] = set()
+    for number, function in enumerate(config.functions):
+        path = f"{field}.functions[{number}].name"
+        if not _FUNCTION_NAME.fullmatch(function.name):
+            message = "a function name is 1 to 64 letters, digits, `_` or `-`"
+            raise _wrong(message, path, "FUNCTION_NAME")
+        if function.name in names:
+            raise _wrong(f"function {function.name} is declared twice", path, "FUNCTION_TWICE")
+        names.add(function.name)
+    sampling = config.sampling
+    if sampling.HasField("temperature") and not 0 <= sampling.temperature <= 2:
+        raise _wrong("temperature is 0 to 2", f"{field}.sampling.temperature", "SAMPLING")
+    if sampling.HasField("top_p") and not 0 < sampling.top_p <= 1:
+        raise _wrong("top_p is above 0, up to 1", f"{field}.sampling.top_p", "SAMPLING")
+    if sampling.HasField("max_output_tokens") and sampling.max_output_tokens < 1:
+        path = f"{field}.sampling.max_output_tokens"
+        raise _wrong("an answer has at least one token", path, "SAMPLING")
+    policy = config.turn_policy
+    if policy.HasField("end_of_turn_silence"):
+        if not 0.1 <= seconds(policy.end_of_turn_silence) <= 10:
+            path = f"{field}.turn_policy.end_of_turn_silence"
+            raise _wrong("the silence that ends a turn is 0.1 to 10 s", path, "SILENCE")
+
+
+def check_text(text: str, field: str, longest: int) -> None:
+    """Refuses a text that is too long.
+
+    Raises:
+        InvalidArgument: reason TEXT_TOO_LONG.
+    """
+    if len(text) > longest:
+        raise InvalidArgument(
+            f"the text has {len(text)} characters, at most {longest} are taken",
+            field=field,
+            reason="TEXT_TOO_LONG",
+            metadata={"characters": len(text), "limit": longest},
+        )
+
+
+def merge(*layers: ConversationConfig) -> ConversationConfig:
+    """Lays configurations over each other; later ones win where they are set."""
+    merged = ConversationConfig()
+    for layer in layers:
+        for name in ("style_tags", "functions"):
+            if len(getattr(layer, name)):
+                merged.ClearField(name)
+        merged.MergeFrom(layer)
+    return merged
+
+
+def default_config(settings: GatewaySettings) -> ConversationConfig:
+    """What holds where nobody says otherwise."""
+    return ConversationConfig(
+        system_prompt=settings.system_prompt,
+        turn_policy=conversation_pb2.TurnPolicy(
+            eagerness=_EAGERNESS_NAMES[settings.turns.eagerness], no_speculation=True
+        ),
+    )
+
+
+def to_json(config: ConversationConfig) -> dict[str, Any]:
+    """As kept with the session."""
+    return dict(MessageToDict(config))
+
+
+def from_json(kept: dict[str, Any]) -> ConversationConfig:
+    """As kept with the session; what an older gateway does not know is passed over."""
+    try:
+        return ParseDict(kept, ConversationConfig(), ignore_unknown_fields=True)
+    except ParseError:
+        # Another writer than a gateway made it; the defaults are better than no session.
+        return ConversationConfig()
+
+
+def style(config: ConversationConfig) -> Style:
+    """How to speak."""
+    seed = config.sampling.seed if config.sampling.HasField("seed") else None
+    temperature = 0.0 if _is_greedy(config) else None
+    return Style(config.voice, tuple(config.style_tags), temperature=temperature, seed=seed)
+
+
+def functions(config: ConversationConfig) -> tuple[Function, ...]:
+    """What the model may call."""
+    return tuple(
+        Function(each.name, each.description, from_struct(each.parameters))
+        for each in config.functions
+    )
+
+
+def sampling(config: ConversationConfig, max_output_tokens: int) -> Sampling:
+    """How to choose tokens, within the gateway's limit."""
+    given = config.sampling
+    wanted = given.max_output_tokens if given.HasField("max_output_tokens") else max_output_tokens
+    return Sampling(
+        temperature=given.temperature if given.HasField("temperature") else None,
+        top_p=given.top_p if given.HasField("top_p") else None,
+        max_output_tokens=min(wanted, max_output_tokens),
+        seed=given.seed if given.HasField("seed") else None,
+    )
+
+
+def turn_rules(config: ConversationConfig, settings: GatewaySettings) -> TurnRules:
+    """What the turn controller goes by."""
+    policy = config.turn_policy
+    eagerness = _EAGERNESS.get(policy.eagerness, settings.turns.eagerness)
+    silence = END_OF_TURN_SILENCE[eagerness]
+    if policy.HasField("end_of_turn_silence"):
+        silence = seconds(policy.end_of_turn_silence)
+    return TurnRules(
+        end_of_turn=SilencePolicy(silence),
+        interruption=not policy.no_interruption,
+        interruption_speech=settings.turns.interruption_speech_s,
+        max_utterance=settings.request_limits.max_utterance_s,
+    )
+
+
+def in_force(config: ConversationConfig, settings: GatewaySettings) -> ConversationConfig:
+    """The configuration as clients are told it: what this gateway cannot do does not show as on."""
+    told = merge(config)
+    policy = told.turn_policy
+    policy.no_speculation = True
+    if policy.eagerness not in _EAGERNESS:
+        policy.eagerness = _EAGERNESS_NAMES[settings.turns.eagerness]
+    return told
+
+
+def _is_greedy(config: ConversationConfig) -> bool:
+    return config.sampling.HasField("temperature") and config.sampling.temperature == 0
+
+
+def _wrong(message: str, field: str, what: str) -> InvalidArgument:
+    return InvalidArgument(message, field=field, reason=f"{what}_INVALID")

@@ -1,0 +1,198 @@
+"""One attempt at a reply: the chat stage's text, and the speech made of it while it is written.
+
+Contract: events come in the order in which a client may see them: a piece of text before the sound
+that speaks it, `ReplyDone` last. Every event carries the key of the attempt. `emit` is awaited, so a
+client that reads slowly slows the stages down. Cancelling `run` cancels all stage calls at once.
+Not for what the prompt holds, what is remembered (`ask`, `session`), or whether the reply still
+counts (`turns`).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from parley.chat.v1 import message_pb2
+from parley_gateway.latency import TurnLatency
+from parley_gateway.speech import Speech, SpeechAudio
+from parley_gateway.stages import chat as chat_stage
+from parley_gateway.stages.bundle import Stages
+from parley_gateway.stages.chat import Function, Sampling
+from parley_gateway.stages.tts import Style
+from parley_gateway.turns.events import ReplyKey
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyText:
+    """A piece of the text."""
+
+    key: ReplyKey
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyAudio:
+    """A piece of the sound."""
+
+    key: ReplyKey
+    audio: SpeechAudio
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyFunctionCall:
+    """The model calls a function of the client's."""
+
+    key: ReplyKey
+    call_id: str
+    name: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyUsage:
+    """Tokens spent, and seconds of audio made."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    audio_tokens: int = 0
+    output_tokens: int = 0
+    audio_output_tokens: int = 0
+    audio_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyDone:
+    """The end of a reply that was generated.
+
+    Attributes:
+        cut_off: A limit ended it.
+        stub_weights: The chat model is random numbers.
+    """
+
+    key: ReplyKey
+    cut_off: bool
+    usage: ReplyUsage
+    stub_weights: bool
+
+
+ReplyEvent = ReplyText | ReplyAudio | ReplyFunctionCall | ReplyDone
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyPlan:
+    """What to reply to, and how.
+
+    Attributes:
+        key: Names the attempt.
+        messages: The whole prompt; the last message is answered.
+        sample_rate: Of the sound, Hz; None makes no sound.
+    """
+
+    key: ReplyKey
+    messages: Sequence[message_pb2.Message]
+    functions: Sequence[Function] = ()
+    sampling: Sampling = field(default_factory=Sampling)
+    style: Style = field(default_factory=Style)
+    sample_rate: int | None = None
+
+
+class Reply:
+    """The making of one reply."""
+
+    def __init__(
+        self,
+        plan: ReplyPlan,
+        stages: Stages,
+        latency: TurnLatency,
+        emit: Callable[[ReplyEvent], Awaitable[None]],
+    ) -> None:
+        self._plan = plan
+        self._stages = stages
+        self._latency = latency
+        self._emit = emit
+        self._finished: chat_stage.ChatFinished | None = None
+        self._speech: Speech | None = None
+        self.text = ""
+        if plan.sample_rate is not None:
+            self._speech = Speech(
+                stages,
+                plan.style,
+                session=plan.key.session,
+                sample_rate=plan.sample_rate,
+                latency=latency,
+                listen=self._on_audio,
+            )
+
+    def heard(self, seconds: float | None = None) -> str:
+        """The text that `seconds` of the sound speak; None takes all sound that was handed on.
+
+        A reply without sound is heard as far as it was written.
+        """
+        if self._speech is None:
+            return self.text
+        limit = self._speech.seconds if seconds is None else min(seconds, self._speech.seconds)
+        return self._speech.text.heard(self.text, limit)
+
+    async def run(self) -> ReplyDone:
+        """Makes the reply.
+
+        Returns:
+            Its end, which was emitted last.
+
+        Raises:
+            ParleyError: A stage refuses its part, or is lost (possibly inside an ExceptionGroup).
+        """
+        async with asyncio.TaskGroup() as tasks:
+            if self._speech:
+                tasks.create_task(self._speech.run())
+            await self._write()
+        if self._finished is None:
+            raise AssertionError("the chat client raises when there is no end")
+        done = ReplyDone(
+            self._plan.key, self._finished.cut_off, self.usage(), self._finished.stub_weights
+        )
+        await self._emit(done)
+        return done
+
+    def usage(self) -> ReplyUsage:
+        """What was spent so far."""
+        chat, speech = self._finished, self._speech
+        return ReplyUsage(
+            prompt_tokens=chat.prompt_tokens if chat else 0,
+            cached_tokens=chat.cached_tokens if chat else 0,
+            audio_tokens=chat.audio_tokens if chat else 0,
+            output_tokens=chat.output_tokens if chat else 0,
+            audio_output_tokens=speech.token_count if speech else 0,
+            audio_seconds=speech.seconds if speech else 0.0,
+        )
+
+    async def _write(self) -> None:
+        plan = self._plan
+        self._latency.started(chat_stage.STAGE)
+        await self._stages.chat.generate(
+            plan.messages,
+            self._on_chat,
+            session=plan.key.session,
+            functions=plan.functions,
+            sampling=plan.sampling,
+        )
+        if self._speech:
+            await self._speech.end()
+
+    async def _on_chat(self, event: chat_stage.ChatEvent) -> None:
+        key = self._plan.key
+        match event:
+            case chat_stage.ChatText(text):
+                self._latency.output(chat_stage.STAGE, 1)
+                self.text += text
+                await self._emit(ReplyText(key, text))
+                if self._speech:
+                    await self._speech.say(text)
+            case chat_stage.ChatCall(call_id, name, arguments):
+                self._latency.output(chat_stage.STAGE, 1)
+                await self._emit(ReplyFunctionCall(key, call_id, name, arguments))
+            case chat_stage.ChatFinished():
+                self._finished = event
+
+    async def _on_audio(self, audio: SpeechAudio) -> None:
+        await self._emit(ReplyAudio(self._plan.key, audio))

@@ -1,0 +1,201 @@
+"""What every call to a stage has in common: its deadline, one retry, and errors that name the stage.
+
+Contract: a stage that dies before its first output is called once more with the same input; after
+that, or once output was seen, the caller gets `Unavailable(reason="STAGE_LOST")`. What a stage says
+about the request itself (bad argument, not found) passes on as it is. Cancelling the caller cancels
+the call. Not for: what the calls mean (the modules next to this one).
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, TypeVar
+
+import grpc
+
+from parley_core import clients
+from parley_core.errors import Code, Internal, ParleyError, Unavailable
+from parley_core.logging import get_logger
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+RETRY_AFTER_S = 0.5
+
+_log = get_logger("parley.gateway.stages")
+
+
+def stage_error(stage: str, error: grpc.aio.AioRpcError) -> ParleyError:
+    """Says what the failure of a call to a stage is to our own caller.
+
+    Args:
+        stage: Which stage.
+        error: How its call failed.
+
+    Returns:
+        `Unavailable` with reason STAGE_LOST when the stage is gone and STAGE_TIMEOUT when it did not
+        answer in time; `Internal` with STAGE_FAILED when it broke; else the stage's own error.
+        The metadata tell the stage.
+    """
+    told = clients.stage_error(stage, error)
+    metadata = {**told.metadata, "stage": stage}
+    if told.reason in ("DRAINING", "WARMING_UP"):
+        # These are words about a server; of ours the caller would believe them.
+        message = f"the {stage} stage is not reachable"
+        return Unavailable(
+            message, reason="STAGE_LOST", metadata=metadata, retry_after=told.retry_after
+        )
+    match told.code:
+        case Code.DEADLINE_EXCEEDED:
+            message = f"the {stage} stage did not answer in time"
+            return Unavailable(
+                message, reason="STAGE_TIMEOUT", metadata=metadata, retry_after=RETRY_AFTER_S
+            )
+        case Code.INTERNAL | Code.UNKNOWN | Code.DATA_LOSS:
+            return Internal(f"the {stage} stage failed", reason="STAGE_FAILED", metadata=metadata)
+        case _:
+            return told
+
+
+def is_lost(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the call failed because the stage is not there, so that another replica may do."""
+    return error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
+async def unary(
+    stage: str, method: Callable[..., Awaitable[Response]], request: object, limit: float
+) -> Response:
+    """Calls a unary method, a second time if the stage was lost.
+
+    Raises:
+        ParleyError: As `stage_error` tells.
+    """
+    for last_try in (False, True):
+        try:
+            return await method(request, timeout=limit)
+        except grpc.aio.AioRpcError as error:
+            if last_try or not is_lost(error):
+                raise stage_error(stage, error) from error
+            _log.warning("stage_lost", stage=stage, retry=True)
+    raise AssertionError("unreachable")
+
+
+async def server_stream(
+    stage: str,
+    method: Callable[..., Any],
+    request: object,
+    limit: float,
+    handle: Callable[[Any], Awaitable[None]],
+) -> None:
+    """Calls a server-streaming method and hands its responses on, one at a time.
+
+    The next response is read when `handle` is through with the last: a slow consumer slows the stage.
+
+    Raises:
+        ParleyError: As `stage_error` tells.
+    """
+    any_output = False
+    for last_try in (False, True):
+        call = method(request, timeout=limit)
+        try:
+            async for response in call:
+                any_output = True
+                await handle(response)
+        except grpc.aio.AioRpcError as error:
+            if last_try or any_output or not is_lost(error):
+                raise stage_error(stage, error) from error
+            _log.warning("stage_lost", stage=stage, retry=True)
+        else:
+            return
+        finally:
+            call.cancel()
+
+
+class BidiCall(Generic[Request, Response]):
+    """A bidirectional call whose input is kept until the first output, for the retry.
+
+    `send` and `end` may be called from any task; `run` does the work and belongs in a task group.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        method: Callable[..., Any],
+        *,
+        limit: float | None,
+        is_output: Callable[[Response], bool],
+        depth: int = 8,
+    ) -> None:
+        """Prepares the call; nothing is sent yet.
+
+        Args:
+            stage: Its name, for errors.
+            method: Of the stub.
+            limit: Seconds that the whole call may take; None for as long as it is fed.
+            is_output: Whether a response is output, after which there is no retry.
+            depth: Requests that wait to be sent at most; `send` waits for a place.
+        """
+        self._stage = stage
+        self._method = method
+        self._limit = limit
+        self._is_output = is_output
+        self._waiting: asyncio.Queue[Request | None] = asyncio.Queue(depth)
+        self._sent: deque[Request] = deque()
+        self._any_output = False
+        self._ended = False
+
+    async def send(self, request: Request) -> None:
+        """Sends a request when there is room."""
+        await self._waiting.put(request)
+
+    async def end(self) -> None:
+        """Sends nothing more."""
+        await self._waiting.put(None)
+
+    async def run(self, handle: Callable[[Response], Awaitable[None]]) -> None:
+        """Sends what is given and hands the responses on, until the stage ends the call.
+
+        Raises:
+            ParleyError: As `stage_error` tells.
+        """
+        for last_try in (False, True):
+            failure = await self._attempt(self._method(timeout=self._limit), handle)
+            if failure is None:
+                return
+            if last_try or self._any_output or not is_lost(failure):
+                raise stage_error(self._stage, failure) from failure
+            _log.warning("stage_lost", stage=self._stage, retry=True)
+
+    async def _attempt(
+        self, call: Any, handle: Callable[[Response], Awaitable[None]]
+    ) -> grpc.aio.AioRpcError | None:
+        async with asyncio.TaskGroup() as tasks:
+            writer = tasks.create_task(self._write(call))
+            try:
+                async for response in call:
+                    if self._is_output(response):
+                        self._any_output = True
+                        self._sent.clear()
+                    await handle(response)
+            except grpc.aio.AioRpcError as error:
+                return error
+            finally:
+                writer.cancel()
+                call.cancel()
+        return None
+
+    async def _write(self, call: Any) -> None:
+        try:
+            for request in tuple(self._sent):
+                await call.write(request)
+            while not self._ended:
+                request = await self._waiting.get()
+                if request is None:
+                    self._ended = True
+                    break
+                if not self._any_output:
+                    self._sent.append(request)
+                await call.write(request)
+            await call.done_writing()
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            # The call has ended; how, the reader tells.
+            return

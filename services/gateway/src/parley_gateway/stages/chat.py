@@ -1,0 +1,163 @@
+"""Client of the chat stage.
+
+Messages are `parley.chat.v1.Message`, the form that the context stage gives them in: what one stage
+stores and another reads passes through unread.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+
+from parley.audio.v1 import audio_pb2
+from parley.chat.v1 import chat_pb2, chat_pb2_grpc, message_pb2
+from parley_core.errors import Internal
+from parley_gateway.stages.call import server_stream
+from parley_gateway.wire import from_struct, struct
+
+STAGE = "chat"
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function that the model may call; `parameters` is a JSON schema."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How answers are sampled; None takes the model's default."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    max_output_tokens: int | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChatText:
+    """Text since the last piece."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChatCall:
+    """The model calls a function."""
+
+    call_id: str
+    name: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatFinished:
+    """The end of a reply.
+
+    Attributes:
+        cut_off: A limit ended it.
+        stub_weights: The weights are random numbers.
+    """
+
+    cut_off: bool
+    prompt_tokens: int
+    cached_tokens: int
+    audio_tokens: int
+    output_tokens: int
+    stub_weights: bool
+
+
+ChatEvent = ChatText | ChatCall | ChatFinished
+
+
+class ChatStage:
+    """Messages in, text out."""
+
+    def __init__(self, channel: grpc.aio.Channel, deadline: float) -> None:
+        """Wraps a channel; `deadline` is seconds for a whole reply."""
+        self._stub = chat_pb2_grpc.ChatServiceStub(channel)
+        self._deadline = deadline
+
+    async def generate(
+        self,
+        messages: Sequence[message_pb2.Message],
+        handle: Callable[[ChatEvent], Awaitable[None]],
+        *,
+        session: str,
+        functions: Sequence[Function] = (),
+        sampling: Sampling | None = None,
+    ) -> None:
+        """Streams the reply to `handle`; the last event is `ChatFinished`.
+
+        Raises:
+            ParleyError: The stage refuses the messages, or is lost.
+        """
+        request = chat_pb2.GenerateRequest(
+            messages=messages,
+            functions=[
+                message_pb2.FunctionDeclaration(
+                    name=each.name,
+                    description=each.description,
+                    parameters=struct(each.parameters),
+                )
+                for each in functions
+            ],
+            sampling=_sampling(sampling or Sampling()),
+            session=session,
+        )
+        ended = False
+
+        async def translate(response: chat_pb2.GenerateResponse) -> None:
+            nonlocal ended
+            match response.WhichOneof("event"):
+                case "text_delta":
+                    await handle(ChatText(response.text_delta))
+                case "function_call":
+                    call = response.function_call
+                    await handle(ChatCall(call.call_id, call.name, from_struct(call.arguments)))
+                case "finished":
+                    ended = True
+                    await handle(_finished(response.finished))
+
+        await server_stream(STAGE, self._stub.Generate, request, self._deadline, translate)
+        if not ended:
+            raise Internal(
+                "the chat stage ended its reply without saying so",
+                reason="STAGE_FAILED",
+                metadata={"stage": STAGE},
+            )
+
+
+def text_message(role: "message_pb2.Role", text: str) -> message_pb2.Message:
+    """Makes a message of one text."""
+    return message_pb2.Message(role=role, parts=[message_pb2.Part(text=text)])
+
+
+def speech_message(ids: Sequence[int]) -> message_pb2.Message:
+    """Makes the user's message of dual-code ids."""
+    part = message_pb2.Part(audio=audio_pb2.AudioTokens(ids=ids))
+    return message_pb2.Message(role=message_pb2.ROLE_USER, parts=[part])
+
+
+def _sampling(sampling: Sampling) -> chat_pb2.Sampling:
+    return chat_pb2.Sampling(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        max_output_tokens=sampling.max_output_tokens,
+        seed=sampling.seed,
+    )
+
+
+def _finished(finished: chat_pb2.Finished) -> ChatFinished:
+    return ChatFinished(
+        cut_off=finished.reason == chat_pb2.FINISH_REASON_LENGTH,
+        prompt_tokens=finished.usage.prompt_tokens,
+        cached_tokens=finished.usage.cached_tokens,
+        audio_tokens=finished.usage.audio_tokens,
+        output_tokens=finished.usage.output_tokens,
+        stub_weights=finished.stub_weights,
+    )
