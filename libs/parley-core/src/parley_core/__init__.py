@@ -1,4 +1,6 @@
-"""What every Parley service stands on: server, settings, telemetry, errors, auth, audio and token primitives.
+"""What every Parley service stands on.
 
-Not for anything that only one service needs, and not for models: those live with their service or library.
+Server, settings, telemetry, errors, authentication, audio and token primitives.
+Not for anything that only one service needs, and not for models: those live with their service or
+library.
 """

@@ -1,11 +1,13 @@
 """Who calls: API keys and JWT bearer tokens, resolved to a tenant.
 
-Credentials come as ``authorization: Bearer <key or JWT>`` or ``x-api-key: <key>``. With neither keys nor JWT
-configured everyone may call. Health and reflection never ask. The gateway uses the same object for its WebSocket.
-Not for what a tenant may do (quotas are the gateway's), and not for mTLS, which the transport does.
+Credentials come as ``authorization: Bearer <key or JWT>`` or ``x-api-key: <key>``. With neither
+keys nor JWT configured everyone may call. Health and reflection never ask. The gateway uses the
+same object for its WebSocket. Not for what a tenant may do (quotas are the gateway's), and not for
+mTLS, which the transport does.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +16,15 @@ import jwt
 import yaml
 
 from parley_core.context import DEFAULT_TENANT, TENANT_METADATA_KEY
-from parley_core.errors import Unauthenticated
+from parley_core.errors import InvalidArgument, Unauthenticated
 from parley_core.settings import AuthSettings, JwtSettings, SettingsError
+
+_TENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 @dataclass(frozen=True)
 class Principal:
-    """The caller: the tenant it acts for, and how that was established (``none``, ``api_key``, ``jwt``)."""
+    """The caller: its tenant, and how that was established (``none``, ``api_key``, ``jwt``)."""
 
     tenant: str
     method: str
@@ -54,7 +58,13 @@ class Authenticator:
             Unauthenticated: reason CREDENTIALS_MISSING, CREDENTIALS_INVALID or CREDENTIALS_EXPIRED.
         """
         if not self.enabled:
-            return Principal(metadata.get(TENANT_METADATA_KEY) or DEFAULT_TENANT, "none")
+            tenant = metadata.get(TENANT_METADATA_KEY, DEFAULT_TENANT)
+            if not _TENANT.fullmatch(tenant):
+                raise InvalidArgument(
+                    f"{TENANT_METADATA_KEY} takes 1 to 64 of A-Z a-z 0-9 . _ -",
+                    reason="TENANT_MALFORMED",
+                )
+            return Principal(tenant, "none")
         scheme, _, token = metadata.get("authorization", "").partition(" ")
         credential = token.strip() if scheme.lower() == "bearer" else metadata.get("x-api-key", "")
         if not credential:
@@ -62,9 +72,9 @@ class Authenticator:
                 "send credentials as `authorization: Bearer <API key or JWT>` or `x-api-key`",
                 reason="CREDENTIALS_MISSING",
             )
-        tenant = self._tenants.get(_digest(credential))
-        if tenant is not None:
-            return Principal(tenant, "api_key")
+        known = self._tenants.get(_digest(credential))
+        if known is not None:
+            return Principal(known, "api_key")
         if self._jwt is not None and credential.count(".") == 2:
             return Principal(self._verify(self._jwt, credential), "jwt")
         raise Unauthenticated("the API key is not known", reason="CREDENTIALS_INVALID")

@@ -1,9 +1,9 @@
 """Channels to other services: TLS, keepalive, load balancing, and what travels with every call.
 
-A channel made here adds the current trace, tenant and the remaining deadline of the call being served to each call it
-starts; it adds nothing per message. Calls are never retried behind the caller's back: whether a stream can start
-again is the caller's knowledge. Failures are turned into typed errors by `Stage.errors`.
-Not for composing stages: that is the gateway's.
+A channel made here adds the current trace, tenant and the remaining deadline of the call being
+served to each call it starts; it adds nothing per message. Calls are never retried behind the
+caller's back: whether a stream can start again is the caller's knowledge. Failures are turned into
+typed errors by `Stage.errors`. Not for composing stages: that is the gateway's.
 """
 
 import json
@@ -41,20 +41,28 @@ def connect(target: str | ClientSettings) -> grpc.aio.Channel:
         channel = grpc.aio.secure_channel(
             settings.address, _credentials(settings.tls), options=options
         )
-    return ContextChannel(channel, settings.timeout_s)
+    api_key = settings.api_key.get_secret_value() if settings.api_key else None
+    return ContextChannel(channel, settings.timeout_s, api_key)
 
 
-class ContextChannel(grpc.aio.Channel):  # type: ignore[misc]
+class ContextChannel(grpc.aio.Channel):
     """A channel whose calls carry trace, tenant and remaining deadline.
 
     Args:
         channel: the channel that does the work.
         timeout_s: deadline of calls that have none, in seconds.
+        api_key: sent as a bearer token.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, timeout_s: float | None = None):
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        timeout_s: float | None = None,
+        api_key: str | None = None,
+    ):
         self._channel = channel
         self._timeout_s = timeout_s
+        self._api_key = api_key
 
     async def __aenter__(self) -> "ContextChannel":
         return self
@@ -103,8 +111,11 @@ class ContextChannel(grpc.aio.Channel):  # type: ignore[misc]
         ) -> Any:
             pairs = list(metadata or ())
             inject_trace(pairs)
-            if not any(key == call_context.TENANT_METADATA_KEY for key, _ in pairs):
-                pairs.append((call_context.TENANT_METADATA_KEY, call_context.current_tenant.get()))
+            tenant = call_context.current_tenant.get()
+            if tenant != call_context.DEFAULT_TENANT:
+                pairs.append((call_context.TENANT_METADATA_KEY, tenant))
+            if self._api_key is not None:
+                pairs.append(("authorization", f"Bearer {self._api_key}"))
             limits = [timeout if timeout is not None else self._timeout_s, call_context.remaining()]
             bounded = [limit for limit in limits if limit is not None]
             return start(*args, timeout=min(bounded, default=None), metadata=pairs, **kwargs)
@@ -159,8 +170,9 @@ class Stage(Generic[StubT]):
 def stage_error(name: str, error: grpc.aio.AioRpcError) -> ParleyError:
     """The typed error of a failed call to a stage.
 
-    What the stage said is kept, with ``stage`` added to the metadata. A stage that said nothing (refused connection,
-    killed process, a call cut off from the other side) is `Unavailable` with reason STAGE_LOST.
+    What the stage said is kept, with ``stage`` added to the metadata. A stage that said nothing
+    (refused connection, killed process, a call cut off from the other side) is `Unavailable` with
+    reason STAGE_LOST.
     """
     typed = from_rpc_error(error)
     lost = typed.code is Code.UNAVAILABLE and typed.reason == "UNREACHABLE"
@@ -183,7 +195,8 @@ def _options(settings: ClientSettings) -> list[tuple[str, Any]]:
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.keepalive_time_ms", round(settings.keepalive.time_s * 1000)),
         ("grpc.keepalive_timeout_ms", round(settings.keepalive.timeout_s * 1000)),
-        # A restarted pod must be found again within a second, not after gRPC's default two minutes of back-off.
+        # A restarted pod must be found again within a second, not after gRPC's default two minutes
+        # of back-off.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1000),

@@ -1,7 +1,7 @@
 """What is known about the call being served: tenant and deadline.
 
-Set by the server interceptor, read by the channel factory, so that both travel with calls to other services.
-Not for request data.
+Set by the server interceptor, read by the channel factory, so that both travel with calls to other
+services. Not for request data.
 """
 
 import time

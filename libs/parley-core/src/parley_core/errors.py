@@ -1,18 +1,22 @@
 """Typed errors, and their one translation to and from ``google.rpc.Status``.
 
-Contract: code anywhere in a service raises a `ParleyError`; the server interceptor turns it into a status whose
-details always hold an ErrorInfo (domain, UPPER_SNAKE reason, metadata) and, where they apply, BadRequest, RetryInfo,
-QuotaFailure, PreconditionFailure or ResourceInfo. `from_rpc_error` is the inverse, so a service that relays the
-failure of a stage keeps its reason and details.
+Contract: code anywhere in a service raises a `ParleyError`; the server interceptor turns it into a
+    status whose
+details always hold an ErrorInfo (domain, UPPER_SNAKE reason, metadata) and, where they apply,
+BadRequest, RetryInfo, QuotaFailure, PreconditionFailure or ResourceInfo. `from_rpc_error` is the
+inverse, so a service that relays the failure of a stage keeps its reason and details.
 
-This module imports protobuf messages but not gRPC: engines may raise these errors without knowing what serves them.
-Not for control flow inside an engine, and never a carrier of user audio or text.
+This module imports protobuf messages but not gRPC: engines may raise these errors without knowing
+what serves them. Not for control flow inside an engine, and never a carrier of user audio or text.
 """
+
+# The classes are named for their status codes.
+# ruff: noqa: N818
 
 import re
 from collections.abc import Iterator, Mapping
 from enum import IntEnum
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
@@ -56,11 +60,14 @@ class ParleyError(Exception):
         message: one clear sentence for people.
         reason: machine-readable cause, UPPER_SNAKE; the name of the status code when left out.
         metadata: more about the cause, for machines. Values are turned into strings.
-        field: path of the request field that is wrong, e.g. ``setup.audio.sample_rate``; becomes BadRequest.
+        field: path of the request field that is wrong, e.g. ``setup.audio.sample_rate``; becomes
+            BadRequest.
         violations: further wrong fields, path to description.
-        retry_after: seconds before which trying again is useless; becomes RetryInfo. None: do not say.
+        retry_after: seconds before which trying again is useless; becomes RetryInfo. None: do not
+            say.
         quota: what ran out, e.g. ``tenant:acme/sessions``; becomes QuotaFailure.
-        precondition: what state is missing, e.g. ``sessions/42``; becomes PreconditionFailure of type ``reason``.
+        precondition: what state is missing, e.g. ``sessions/42``; becomes PreconditionFailure of
+            type ``reason``.
         resource: full resource name, e.g. ``voices/tingting``; becomes ResourceInfo.
         domain: who defines the reason; kept when an error is relayed.
     """
@@ -205,6 +212,7 @@ _CLASSES: dict[int, type[ParleyError]] = {
 }
 
 
+@runtime_checkable
 class RpcError(Protocol):
     """The part of ``grpc.aio.AioRpcError`` that carries the status."""
 
@@ -219,7 +227,7 @@ class RpcError(Protocol):
 
 
 def to_status(error: ParleyError) -> status_pb2.Status:
-    """Writes an error as a ``google.rpc.Status`` with its details, cut to what trailers can carry."""
+    """Writes an error as a ``google.rpc.Status``, cut to what trailers can carry."""
     details: list[Any] = [
         error_details_pb2.ErrorInfo(
             reason=error.reason,
@@ -298,8 +306,8 @@ def from_rpc_error(error: RpcError) -> ParleyError:
         error: ``grpc.aio.AioRpcError`` (or anything with its three accessors).
 
     Returns:
-        The same class, reason, metadata and details; a reason is derived where the server (or gRPC itself,
-        e.g. for a refused connection) sent none.
+        The same class, reason, metadata and details; a reason is derived where the server (or gRPC
+        itself, e.g. for a refused connection) sent none.
     """
     code = int(error.code().value[0])
     message = error.details() or ""
@@ -325,8 +333,9 @@ def from_rpc_error(error: RpcError) -> ParleyError:
 def from_exception(error: BaseException) -> ParleyError | None:
     """Finds the typed error in what a handler raised.
 
-    A task group wraps what its tasks raise; the first typed error inside is the cause. Failures of calls to other
-    services are read back, so they pass on with their reason. Returns None for anything else: a defect.
+    A task group wraps what its tasks raise; the first typed error inside is the cause. Failures of
+    calls to other services are read back, so they pass on with their reason. Returns None for
+    anything else: a defect.
     """
     for leaf in _leaves(error):
         if isinstance(leaf, ParleyError):
@@ -334,7 +343,7 @@ def from_exception(error: BaseException) -> ParleyError | None:
     for leaf in _leaves(error):
         if isinstance(leaf, TimeoutError):
             return DeadlineExceeded("the work did not finish in time", reason="TIMED_OUT")
-        if isinstance(leaf, Exception) and hasattr(leaf, "trailing_metadata"):
+        if isinstance(leaf, RpcError):
             return from_rpc_error(leaf)
     return None
 

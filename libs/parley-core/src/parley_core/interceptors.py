@@ -1,19 +1,23 @@
 """The edge of every RPC: admission, authentication, trace and log context, metrics, typed errors.
 
-One interceptor does all of it, because order matters and a message must not pass through a stack of wrappers.
-Invariants: whatever ends a call (success, error, a vanished client, a deadline, a drain), the running gauge goes back;
-every error leaves with ErrorInfo; the text of an unexpected exception never reaches a caller; payloads are never
-logged. Health and reflection pass untouched.
-Not for anything that depends on the content of a request: that is the service's edge.
+One interceptor does all of it, because order matters and a message must not pass through a stack of
+wrappers.
+Invariants: whatever ends a call (success, error, a vanished client, a deadline, a drain), the
+    running gauge goes back;
+every error leaves with ErrorInfo; the text of an unexpected exception never reaches a caller;
+payloads are never logged. Health and reflection pass untouched. Not for anything that depends on
+the content of a request: that is the service's edge.
 """
+
+from __future__ import annotations
 
 import asyncio
 import logging
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
@@ -26,6 +30,7 @@ from parley_core import telemetry
 from parley_core.auth import Authenticator
 from parley_core.errors import (
     STATUS_DETAILS_KEY,
+    Cancelled,
     Code,
     DeadlineExceeded,
     Internal,
@@ -38,6 +43,10 @@ from parley_core.errors import (
     to_status,
 )
 from parley_core.logging import get_logger
+
+if TYPE_CHECKING:
+    Context = grpc.aio.ServicerContext[Any, Any]
+    Handler = grpc.RpcMethodHandler[Any, Any]
 
 _log = get_logger("parley.rpc")
 _OUR_FAULT = {Code.UNKNOWN, Code.INTERNAL, Code.DATA_LOSS, Code.UNAVAILABLE}
@@ -63,7 +72,7 @@ class _Call:
             )
 
 
-class RpcEdge(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class RpcEdge(grpc.aio.ServerInterceptor):
     """Server interceptor of all four RPC kinds.
 
     Args:
@@ -85,7 +94,7 @@ class RpcEdge(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return self._running
 
     def refuse(self, reason: str | None) -> None:
-        """Refuses new calls with UNAVAILABLE of this reason and RetryInfo; None takes calls again."""
+        """Refuses new calls as UNAVAILABLE with this reason; None takes calls again."""
         self._refusal = reason
 
     async def wait_idle(self) -> None:
@@ -94,9 +103,9 @@ class RpcEdge(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler | None]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler | None:
+    ) -> Handler | None:
         """Wraps the handler of one call."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
@@ -113,8 +122,8 @@ class RpcEdge(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             return self._wrap_streaming_response(handler, method, metadata)
         return self._wrap_unary_response(handler, method, metadata)
 
-    def _unknown_method(self, method: str) -> grpc.RpcMethodHandler:
-        async def refuse(_: Any, context: grpc.aio.ServicerContext) -> None:
+    def _unknown_method(self, method: str) -> Handler:
+        async def refuse(_: Any, context: Context) -> None:
             error = Unimplemented(
                 f"this server has no method {method[:200]}", reason="METHOD_UNKNOWN"
             )
@@ -123,11 +132,11 @@ class RpcEdge(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return grpc.stream_stream_rpc_method_handler(refuse)
 
     def _wrap_unary_response(
-        self, handler: grpc.RpcMethodHandler, method: str, metadata: Mapping[str, str]
-    ) -> grpc.RpcMethodHandler:
-        behaviour = handler.stream_unary if handler.request_streaming else handler.unary_unary
+        self, handler: Handler, method: str, metadata: Mapping[str, str]
+    ) -> Handler:
+        behaviour: Any = handler.stream_unary if handler.request_streaming else handler.unary_unary
 
-        async def serve(request: Any, context: grpc.aio.ServicerContext) -> Any:
+        async def serve(request: Any, context: Context) -> Any:
             call = _Call(method, metadata)
             async with self._serving(call, context):
                 if isinstance(request, ParleyError):
@@ -145,20 +154,23 @@ class RpcEdge(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return make(serve, deserializer, handler.response_serializer)
 
     def _wrap_streaming_response(
-        self, handler: grpc.RpcMethodHandler, method: str, metadata: Mapping[str, str]
-    ) -> grpc.RpcMethodHandler:
-        behaviour = handler.stream_stream if handler.request_streaming else handler.unary_stream
+        self, handler: Handler, method: str, metadata: Mapping[str, str]
+    ) -> Handler:
+        behaviour: Any = (
+            handler.stream_stream if handler.request_streaming else handler.unary_stream
+        )
 
-        async def serve(request: Any, context: grpc.aio.ServicerContext) -> None:
+        async def serve(request: Any, context: Context) -> None:
             call = _Call(method, metadata)
             async with self._serving(call, context):
                 if isinstance(request, ParleyError):
                     raise request
                 responses = behaviour(request, context)
-                if not hasattr(responses, "__aiter__"):
+                if not isinstance(responses, AsyncGenerator):
                     await responses
                     return
-                # Closing at once, not when the collector comes by, is what lets a cancelled call stop its engine.
+                # Closing at once, not when the collector comes by, is what lets a cancelled call
+                # stop its engine.
                 async with aclosing(responses):
                     async for response in responses:
                         await context.write(response)
@@ -173,7 +185,7 @@ class RpcEdge(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return make(serve, deserializer, handler.response_serializer)
 
     @asynccontextmanager
-    async def _serving(self, call: _Call, context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
+    async def _serving(self, call: _Call, context: Context) -> AsyncIterator[None]:
         gauge = telemetry.REQUESTS_RUNNING.labels(call.service, call.method)
         refused = self._refusal_of_call()
         gauge.inc()
@@ -203,6 +215,9 @@ class RpcEdge(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                     self._identify(call, context, span)
                     yield
                 except asyncio.CancelledError:
+                    if not _was_cancelled():
+                        # Work of ours was cancelled, not the call: its caller still waits.
+                        await self._fail(call, context, Cancelled("the work was given up"))
                     late = context.time_remaining() == 0
                     call.code = Code.DEADLINE_EXCEEDED if late else Code.CANCELLED
                     raise
@@ -235,14 +250,14 @@ class RpcEdge(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             )
         return None
 
-    def _identify(self, call: _Call, context: grpc.aio.ServicerContext, span: trace.Span) -> None:
+    def _identify(self, call: _Call, context: Context, span: trace.Span) -> None:
         tenant = self._authenticator.authenticate(call.metadata).tenant
         call_context.current_tenant.set(tenant)
         call_context.set_remaining(context.time_remaining())
         span.set_attribute(telemetry.PARLEY_TENANT, tenant)
         structlog.contextvars.bind_contextvars(tenant=tenant)
 
-    async def _fail(self, call: _Call, context: grpc.aio.ServicerContext, error: Exception) -> None:
+    async def _fail(self, call: _Call, context: Context, error: Exception) -> None:
         typed = from_exception(error)
         if typed is None:
             typed = Internal("an internal error; the server's log has its cause", reason="INTERNAL")
@@ -280,7 +295,7 @@ class RpcEdge(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         )
 
 
-async def _abort(context: grpc.aio.ServicerContext, error: ParleyError) -> None:
+async def _abort(context: Context, error: ParleyError) -> None:
     status = to_status(error)
     trailers = (
         *(context.trailing_metadata() or ()),
@@ -289,7 +304,12 @@ async def _abort(context: grpc.aio.ServicerContext, error: ParleyError) -> None:
     await context.abort(_STATUS_CODES[int(error.code)], status.message, trailers)
 
 
-def _code_of(context: grpc.aio.ServicerContext) -> Code:
+def _was_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _code_of(context: Context) -> Code:
     code = context.code()
     return Code(code.value[0]) if isinstance(code, grpc.StatusCode) else Code.UNKNOWN
 
@@ -303,7 +323,7 @@ def _malformed(error: Exception) -> InvalidArgument:
 
 
 def _unary_deserializer(parse: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
-    """An exception here would end the call as UNKNOWN before the handler runs, so it is handed to the handler."""
+    """Hands the error on: raised here, it would end the call as UNKNOWN before the handler runs."""
     if parse is None:
         return None
 
@@ -317,7 +337,7 @@ def _unary_deserializer(parse: Callable[[bytes], Any] | None) -> Callable[[bytes
 
 
 def _stream_deserializer(parse: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
-    """In a request stream the exception surfaces where the handler reads, which is where it belongs."""
+    """Raises: in a request stream the error surfaces where the handler reads."""
     if parse is None:
         return None
 
@@ -330,6 +350,6 @@ def _stream_deserializer(parse: Callable[[bytes], Any] | None) -> Callable[[byte
     return deserialize
 
 
-def _deserializer(handler: grpc.RpcMethodHandler) -> Callable[[bytes], Any] | None:
+def _deserializer(handler: Handler) -> Callable[[bytes], Any] | None:
     wrap = _stream_deserializer if handler.request_streaming else _unary_deserializer
     return wrap(handler.request_deserializer)

@@ -1,4 +1,4 @@
-"""Structured logs of a service: one JSON object a line on stdout, with the trace id of the call it belongs to.
+"""Structured logs: one JSON object a line on stdout, with the trace id of the call.
 
 Records of the standard library's loggers (gRPC, third parties) come out in the same form.
 Not for user audio or text, which never enter a log.
@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 import structlog
+import structlog.tracebacks
 from opentelemetry import trace
 from structlog.typing import EventDict, WrappedLogger
 
@@ -43,11 +44,19 @@ def configure_logging(settings: LogSettings, *, service: str) -> None:
     ]
     if settings.format == "json":
         render: list[Any] = [
-            structlog.processors.dict_tracebacks,
+            # Local variables stay out of tracebacks: they hold what users said.
+            structlog.processors.ExceptionRenderer(
+                structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+            ),
             structlog.processors.JSONRenderer(default=str),
         ]
     else:
-        render = [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())]
+        render = [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stdout.isatty(),
+                exception_formatter=structlog.dev.plain_traceback,
+            )
+        ]
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

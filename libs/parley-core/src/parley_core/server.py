@@ -1,16 +1,18 @@
 """The life of a service process: bind, warm up, serve, drain, stop.
 
-Invariants: health says SERVING only between the end of the warm-up and the start of the drain; outside of that new
-calls are refused with UNAVAILABLE (WARMING_UP or DRAINING) and RetryInfo; calls that run when SIGTERM comes may finish
-within ``drain_timeout_s``; a second SIGTERM ends the wait. Once serving, one log line with event ``serving`` tells the
-bound ports. A taken port ends the process with one line on stderr and status 3.
-Not for anything of a service's domain.
+Invariants: health says SERVING only between the end of the warm-up and the start of the drain;
+    outside of that new
+calls are refused with UNAVAILABLE (WARMING_UP or DRAINING) and RetryInfo; calls that run when
+SIGTERM comes may finish within ``drain_timeout_s``; a second SIGTERM ends the wait. Once serving,
+one log line with event ``serving`` tells the bound ports. A taken port ends the process with one
+line on stderr and status 3. Not for anything of a service's domain.
 """
 
 import asyncio
 import signal
+import ssl
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 from wsgiref.simple_server import WSGIServer
@@ -25,9 +27,10 @@ from parley_core import telemetry
 from parley_core.auth import Authenticator
 from parley_core.interceptors import RpcEdge
 from parley_core.logging import configure_logging, get_logger
-from parley_core.settings import ServiceSettings
+from parley_core.settings import EXIT_BAD_SETTINGS, ServiceSettings, SettingsError
 
 EXIT_PORT_TAKEN = 3
+EXIT_WARM_UP = 4
 # Status trailers of the last calls need a moment to leave.
 _FLUSH_S = 0.5
 
@@ -36,25 +39,42 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 _log = get_logger("parley.server")
 
-Hook = Callable[[], Awaitable[None]]
+Hook = Callable[[], Coroutine[Any, Any, None]]
 
 
 def run_service(main: Coroutine[Any, Any, None]) -> None:
-    """Runs a service's main coroutine on uvloop."""
+    """Runs a service's main coroutine on uvloop.
+
+    Raises:
+        SystemExit: status 2 after one line on stderr when `main` raised SettingsError.
+    """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main)
+        try:
+            runner.run(main)
+        except SettingsError as error:
+            print(f"settings: {error}", file=sys.stderr)
+            raise SystemExit(EXIT_BAD_SETTINGS) from None
+
+
+class PortTakenError(Exception):
+    """A port cannot be listened on; the message says which."""
+
+
+class WarmUpError(Exception):
+    """The models did not load; the message is the cause in one line."""
 
 
 class Server:
-    """One gRPC server with health, reflection, metrics and drain. Construct it inside the event loop.
+    """One gRPC server with health, reflection, metrics and drain.
+
+    Construct it inside the event loop that runs it.
 
     Args:
         settings: settings of the service.
         name: short name of the service, e.g. ``tokenizer``.
 
     Raises:
-        SettingsError: an authentication key file cannot be used.
-        OSError: a certificate file cannot be read.
+        SettingsError: a key or certificate file cannot be used.
     """
 
     def __init__(self, settings: ServiceSettings, name: str):
@@ -105,8 +125,7 @@ class Server:
             warm_up: loads and tries the models; health is NOT_SERVING until it returns.
 
         Raises:
-            SystemExit: status 3 when a port is taken.
-            Exception: whatever the warm-up raised, after a clean stop.
+            SystemExit: status 3 when a port is taken, 4 when the warm-up failed.
         """
         configure_logging(self._settings.log, service=self.name)
         tracing = telemetry.configure_tracing(
@@ -124,9 +143,12 @@ class Server:
             loop.add_signal_handler(number, on_signal)
         try:
             await self._run_until(signalled, hurried, warm_up)
-        except OSError as error:
+        except PortTakenError as error:
             print(f"{self.name}: {error}", file=sys.stderr)
             raise SystemExit(EXIT_PORT_TAKEN) from None
+        except WarmUpError as error:
+            print(f"{self.name}: {error}", file=sys.stderr)
+            raise SystemExit(EXIT_WARM_UP) from None
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
@@ -138,14 +160,7 @@ class Server:
         await self.start()
         try:
             if warm_up is not None:
-                warming = asyncio.ensure_future(warm_up())
-                waiting = asyncio.ensure_future(signalled.wait())
-                await asyncio.wait({warming, waiting}, return_when=asyncio.FIRST_COMPLETED)
-                waiting.cancel()
-                if not warming.done():
-                    warming.cancel()
-                with suppress(asyncio.CancelledError):
-                    await warming
+                await self._warm_up(warm_up, signalled)
             if not signalled.is_set():
                 await self.set_serving()
                 _log.info(
@@ -160,11 +175,19 @@ class Server:
             await self.stop()
         _log.info("stopped")
 
+    async def _warm_up(self, warm_up: Hook, signalled: asyncio.Event) -> None:
+        try:
+            await _first(warm_up(), signalled.wait())
+        except Exception as error:
+            _log.exception("warm_up_failed")
+            cause = " ".join(str(error).split()) or type(error).__name__
+            raise WarmUpError(f"warm-up failed: {cause}") from error
+
     async def start(self) -> None:
         """Binds the ports and answers health; `port` and `metrics_port` are known afterwards.
 
         Raises:
-            OSError: a port is taken or the address is not ours.
+            PortTakenError: a port is taken or the address is not ours.
         """
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         for service in ("", *self._services):
@@ -180,7 +203,7 @@ class Server:
             else:
                 self.port = self._grpc.add_secure_port(address, self._credentials)
         except RuntimeError:
-            raise OSError(
+            raise PortTakenError(
                 f"cannot listen on {address}: the port is taken or the address is not ours"
             ) from None
         if self._settings.metrics_port is not None:
@@ -190,7 +213,9 @@ class Server:
                     self._settings.host, self._settings.metrics_port
                 )
             except OSError as error:
-                raise OSError(f"cannot serve metrics on {address}: {error.strerror}") from None
+                raise PortTakenError(
+                    f"cannot serve metrics on {address}: {error.strerror}"
+                ) from None
         await self._grpc.start()
 
     async def set_serving(self) -> None:
@@ -200,7 +225,7 @@ class Server:
             await self._health.set(service, _SERVING)
 
     async def drain(self, hurried: asyncio.Event | None = None) -> None:
-        """Takes no new calls and waits for the running ones, at most ``drain_timeout_s`` or until hurried."""
+        """Takes no new calls; waits for the running ones until ``drain_timeout_s`` or hurried."""
         _log.info("draining", running=self.running, timeout_s=self._settings.drain_timeout_s)
         await self._health.enter_graceful_shutdown()
         self._edge.refuse("DRAINING")
@@ -211,20 +236,9 @@ class Server:
                     group.create_task(_call(hook, "on_drain"))
                 group.create_task(self._edge.wait_idle())
 
-        async def give_up() -> None:
-            await hurried.wait() if hurried else await asyncio.Event().wait()
-
-        waits = {asyncio.ensure_future(finish()), asyncio.ensure_future(give_up())}
-        try:
-            await asyncio.wait(
-                waits,
-                timeout=self._settings.drain_timeout_s,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.drain_timeout_s):
+                await _first(finish(), (hurried or asyncio.Event()).wait())
 
     async def stop(self) -> None:
         """Cancels what still runs, closes the ports and runs the stop hooks."""
@@ -236,6 +250,19 @@ class Server:
             self._metrics.server_close()
         for hook in reversed(self._on_stop):
             await _call(hook, "on_stop")
+
+
+async def _first(*works: Coroutine[Any, Any, Any]) -> None:
+    """Runs all, ends with the first that ends, cancels the others."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
 
 
 async def _call(hook: Hook, kind: str) -> None:
@@ -250,7 +277,12 @@ def _credentials(settings: ServiceSettings) -> grpc.ServerCredentials | None:
     tls = settings.tls
     if tls is None:
         return None
-    client_ca = tls.client_ca_file.read_bytes() if tls.client_ca_file else None
+    try:
+        # gRPC reports a bad certificate as a port that cannot be bound.
+        ssl.create_default_context().load_cert_chain(tls.cert_file, tls.key_file)
+        client_ca = tls.client_ca_file.read_bytes() if tls.client_ca_file else None
+    except OSError as error:
+        raise SettingsError(f"tls: the certificate or its key cannot be used: {error}") from None
     return grpc.ssl_server_credentials(
         [(tls.key_file.read_bytes(), tls.cert_file.read_bytes())],
         root_certificates=client_ca,

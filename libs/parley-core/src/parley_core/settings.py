@@ -1,10 +1,10 @@
 """Typed settings of every service, and the one way to load them.
 
-Precedence, highest first: ``--set key=value``, environment, YAML file (``--config`` or ``PARLEY_CONFIG``), defaults.
-Nested keys are joined by ``__`` in the environment and by ``.`` in ``--set``. Invariants: an unknown key anywhere, the
-environment included, refuses to start with one line that names it; all durations are seconds in fields named ``*_s``;
-secrets are `SecretStr`, so they never show in a dump or a log.
-Not for tunables that change while a service runs.
+Precedence, highest first: ``--set key=value``, environment, YAML file (``--config`` or
+``PARLEY_CONFIG``), defaults. Nested keys are joined by ``__`` in the environment and by ``.`` in
+``--set``. Invariants: an unknown key anywhere, the environment included, refuses to start with one
+line that names it; all durations are seconds in fields named ``*_s``; secrets are `SecretStr`, so
+they never show in a dump or a log. Not for tunables that change while a service runs.
 """
 
 import argparse
@@ -123,6 +123,7 @@ class ClientSettings(SettingsSection):
     address: str = Field(description="host:port, or any gRPC target such as dns:///name:port.")
     tls: ClientTlsSettings | None = None
     timeout_s: float | None = Field(None, gt=0, description="Deadline of a call that has none.")
+    api_key: SecretStr | None = Field(None, description="Sent as a bearer token.")
     max_message_bytes: int = Field(16 * 1024 * 1024, ge=1024)
     keepalive: KeepaliveSettings = KeepaliveSettings()
 
@@ -258,7 +259,7 @@ def _check_environment(cls: type[ServiceSettings]) -> None:
             ("service_host", "service_port")
         ):
             raise SettingsError(
-                f"{name} comes from a Kubernetes service link: set enableServiceLinks: false on the pod"
+                f"{name} is a Kubernetes service link: set enableServiceLinks: false on the pod"
             )
         if key not in cls.model_fields:
             raise SettingsError(

@@ -1,10 +1,10 @@
 """Traces and metrics: the names, the buckets, and their set-up.
 
-Every metric that more than one service reports is defined here, so dashboards and alerts have one schema to read.
-Traces are W3C trace context in gRPC metadata; spans go out by OTLP when an endpoint is set. Attribute names follow
-OpenTelemetry's RPC and GenAI semantic conventions. Invariant: no user text in a span unless
-``telemetry.record_content`` is on, and never audio.
-Not for logs, and not for metrics of one service alone.
+Every metric that more than one service reports is defined here, so dashboards and alerts have one
+schema to read. Traces are W3C trace context in gRPC metadata; spans go out by OTLP when an endpoint
+is set. Attribute names follow OpenTelemetry's RPC and GenAI semantic conventions. Invariant: no
+user text in a span unless ``telemetry.record_content`` is on, and never audio. Not for logs, and
+not for metrics of one service alone.
 """
 
 import threading
@@ -25,10 +25,11 @@ from parley_core.settings import TelemetrySettings
 
 tracer = trace.get_tracer("parley")
 
-# Edges sit on the figures that are promised: frame overhead 5/15 ms, barge-in 150 ms, gap 600 ms and 1 s.
+# Edges sit on the figures that are promised: frame overhead 5/15 ms, barge-in 150 ms, gap 600 ms
+# and 1 s.
 LATENCY_BUCKETS = (
-    0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0,
-    5.0, 10.0,
+    0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0,
+    1.5, 2.0, 3.0, 5.0, 10.0,
 )  # fmt: skip
 DURATION_BUCKETS = (
     0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0,
@@ -96,7 +97,8 @@ _content = threading.Event()
 def configure_tracing(settings: TelemetrySettings, *, service: str) -> TracerProvider:
     """Installs the process's tracer provider; called once, by the server.
 
-    Without an endpoint spans are made (so that logs have trace ids and traces pass through) but not sent.
+    Without an endpoint spans are made (so that logs have trace ids and traces pass through) but not
+    sent.
 
     Returns:
         The provider; ``shutdown()`` sends what is left.

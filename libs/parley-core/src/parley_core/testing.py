@@ -41,7 +41,7 @@ async def running_server(
 
 @asynccontextmanager
 async def serving(server: Server) -> AsyncIterator[grpc.aio.Channel]:
-    """Runs a server that the test built (several services, own settings) and yields a plaintext channel to it."""
+    """Runs a server that the test built and yields a plaintext channel to it."""
     await server.start()
     try:
         await server.set_serving()

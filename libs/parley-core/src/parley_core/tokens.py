@@ -1,8 +1,10 @@
 """Dual-code tokens: two linguistic ids, then three semantic ids, repeated (spec 1.5).
 
-Invariants: ids on the wire are 0..5119, linguistic 0..1023, semantic codes 0..4095 shifted by 1024; only whole groups
-of five exist, and a group lasts 120 ms. Whatever cannot fill a group is dropped, as the reference does.
-Not for the vocabulary of the language model: its offset (65536 by default) never leaves the LM services.
+Invariants: ids on the wire are 0..5119, linguistic 0..1023, semantic codes 0..4095 shifted by 1024;
+    only whole groups
+of five exist, and a group lasts 120 ms. Whatever cannot fill a group is dropped, as the reference
+does. Not for the vocabulary of the language model: its offset (65536 by default) never leaves the
+LM services.
 """
 
 import re
@@ -105,7 +107,8 @@ def from_text(text: str) -> list[int]:
     """Reads ``<audio_N>`` strings back.
 
     Raises:
-        InvalidArgument: anything else is in the text, or an id is out of range. Empty text gives no tokens.
+        InvalidArgument: anything else is in the text, or an id is out of range. Empty text gives no
+            tokens.
     """
     ids = [int(digits) for digits in _TOKEN_TEXT.findall(text)]
     if to_text(ids) != text:
@@ -180,7 +183,7 @@ class StreamingInterleaver:
         return ids
 
     def finish(self) -> tuple[int, int]:
-        """Ends the utterance: drops what fills no group, says how much of each branch, and starts anew."""
+        """Ends the utterance: drops what fills no group, tells how much, and starts anew."""
         dropped = self.pending
         self._linguistic.clear()
         self._semantic.clear()

@@ -1,4 +1,7 @@
-"""Audio primitives: PCM, files, resampling, frames. Samples are float32 in -1..1; mono unless a shape says otherwise."""
+"""Audio primitives: PCM, files, resampling, frames.
+
+Samples are float32 in -1..1; mono unless a shape says otherwise.
+"""
 
 from parley_core.audio.files import (
     MAX_CHANNELS,

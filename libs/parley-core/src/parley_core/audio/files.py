@@ -1,6 +1,7 @@
 """Audio files: WAV, FLAC and OGG in, WAV out, by libsndfile.
 
-Invariant: what comes back is a complete, non-empty recording within the limits; anything else raises InvalidArgument
+Invariant: what comes back is a complete, non-empty recording within the limits; anything else
+    raises InvalidArgument
 with a sentence that names the fault. Not for raw PCM streams: see `pcm`.
 """
 
@@ -40,7 +41,7 @@ class Audio:
     @property
     def duration(self) -> float:
         """Seconds."""
-        return self.samples.shape[1] / self.sample_rate
+        return int(self.samples.shape[1]) / self.sample_rate
 
     def mono(self) -> npt.NDArray[np.float32]:
         """All channels averaged, float32 ``[N]``."""
@@ -85,8 +86,9 @@ def read_audio(
         field: request field to name in errors.
 
     Raises:
-        InvalidArgument: reason AUDIO_EMPTY, AUDIO_TOO_LARGE, AUDIO_TOO_LONG, AUDIO_FORMAT_UNSUPPORTED,
-            AUDIO_TRUNCATED, AUDIO_MALFORMED, SAMPLE_RATE_UNSUPPORTED or CHANNEL_COUNT_UNSUPPORTED.
+        InvalidArgument: reason AUDIO_EMPTY, AUDIO_TOO_LARGE, AUDIO_TOO_LONG,
+            AUDIO_FORMAT_UNSUPPORTED, AUDIO_TRUNCATED, AUDIO_MALFORMED, SAMPLE_RATE_UNSUPPORTED or
+            CHANNEL_COUNT_UNSUPPORTED.
         OSError: the path cannot be read.
     """
     size = source.stat().st_size if isinstance(source, Path) else len(source)

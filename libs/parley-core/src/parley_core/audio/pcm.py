@@ -26,7 +26,8 @@ def pcm16_to_float(
         float32 ``[N]`` in -1..1.
 
     Raises:
-        InvalidArgument: reason AUDIO_FRAME_MALFORMED, the bytes are not whole samples of all channels.
+        InvalidArgument: reason AUDIO_FRAME_MALFORMED, the bytes are not whole samples of all
+            channels.
     """
     width = 2 * channels
     if len(pcm) % width:
@@ -40,13 +41,14 @@ def pcm16_to_float(
 
 
 def float_to_pcm16(samples: npt.NDArray[np.floating]) -> bytes:
-    """Writes float samples ``[N]`` as PCM bytes; what exceeds -1..1 is clipped, NaN becomes silence."""
+    """Writes float samples ``[N]`` as PCM bytes; beyond -1..1 is clipped, NaN is silence."""
     scaled = np.rint(np.nan_to_num(samples, nan=0.0) * FULL_SCALE)
-    return np.clip(scaled, -32768, 32767).astype("<i2").tobytes()
+    return bytes(np.clip(scaled, -32768, 32767).astype("<i2").tobytes())
 
 
 def mix_down(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Averages channels: ``[C, N]`` to ``[N]``, float32. ``[N]`` passes through."""
     if samples.ndim == 1:
         return samples
-    return samples[0] if samples.shape[0] == 1 else samples.mean(axis=0, dtype=np.float32)
+    mono: npt.NDArray[np.float32] = samples.mean(axis=0, dtype=np.float32)
+    return mono

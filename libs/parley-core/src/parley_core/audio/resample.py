@@ -1,7 +1,7 @@
 """Sample-rate conversion of live streams, by soxr.
 
-For any packetisation the concatenated output of `Resampler` is the same signal. Model inputs that must agree with the
-reference number for number go through `sinc` instead.
+For any packetisation the concatenated output of `Resampler` is the same signal. Model inputs that
+must agree with the reference number for number go through `sinc` instead.
 """
 
 import numpy as np

@@ -1,0 +1,52 @@
+"""A scripted tokenizer service: the servicer that the server tests put behind the real edge."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from parley.tokenizer.v1 import tokenizer_pb2 as pb
+from parley.tokenizer.v1 import tokenizer_pb2_grpc as rpc
+
+SERVICE = "parley.tokenizer.v1.TokenizerService"
+
+
+class ScriptedTokenizer(rpc.TokenizerServiceServicer):
+    """Answers what `on_tokenize` says; its stream echoes flush ids and tells when it started and ended."""
+
+    def __init__(self):
+        self.on_tokenize: Callable[[pb.TokenizeRequest, Any], Any] = self._echo
+        self.started = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.release = asyncio.Event()
+
+    async def _echo(self, request, context):
+        return pb.TokenizeResponse(linguistic_codes=[len(request.content)])
+
+    async def Tokenize(self, request, context):
+        return await self.on_tokenize(request, context)
+
+    async def StreamingTokenize(self, request_iterator, context) -> AsyncIterator[Any]:
+        self.started.set()
+        try:
+            async for request in request_iterator:
+                yield pb.StreamingTokenizeResponse(
+                    flushed=pb.Flushed(flush_id=request.flush.flush_id)
+                )
+            await self.release.wait()
+        finally:
+            self.ended.set()
+
+
+@pytest.fixture
+async def servicer():
+    return ScriptedTokenizer()
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch):
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("PARLEY_"):
+            monkeypatch.delenv(name)
