@@ -1,0 +1,1 @@
+"""Paraformer-online: streaming front end and SANM encoder of a FunASR folder."""
