@@ -1,6 +1,7 @@
 """A scripted tokenizer service: the servicer that the server tests put behind the real edge."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -8,11 +9,9 @@ import pytest
 from parley.tokenizer.v1 import tokenizer_pb2 as pb
 from parley.tokenizer.v1 import tokenizer_pb2_grpc as rpc
 
-SERVICE = "parley.tokenizer.v1.TokenizerService"
-
 
 class ScriptedTokenizer(rpc.TokenizerServiceServicer):
-    """Answers what `on_tokenize` says; its stream echoes flush ids and tells when it started and ended."""
+    """Answers what `on_tokenize` says; its stream echoes flush ids until released."""
 
     def __init__(self):
         self.on_tokenize: Callable[[pb.TokenizeRequest, Any], Any] = self._echo
@@ -45,8 +44,6 @@ async def servicer():
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch):
-    import os
-
     for name in list(os.environ):
         if name.startswith("PARLEY_"):
             monkeypatch.delenv(name)

@@ -259,6 +259,11 @@ class RpcEdge(grpc.aio.ServerInterceptor):
 
     async def _fail(self, call: _Call, context: Context, error: Exception) -> None:
         typed = from_exception(error)
+        if isinstance(error, NotImplementedError) and _code_of(context) is Code.UNIMPLEMENTED:
+            # What generated base classes do for methods that a servicer leaves out.
+            typed = Unimplemented(
+                f"this server does not offer {call.method}", reason="METHOD_NOT_OFFERED"
+            )
         if typed is None:
             typed = Internal("an internal error; the server's log has its cause", reason="INTERNAL")
             # Only where, not what: the text of an exception may quote a user.

@@ -1,0 +1,118 @@
+import time
+
+import jwt
+import pytest
+from parley_core.auth import Authenticator
+from parley_core.errors import InvalidArgument, ParleyError, Unauthenticated
+from parley_core.settings import AuthSettings, JwtSettings, SettingsError
+
+pytestmark = pytest.mark.unit
+
+SECRET = "a secret of at least thirty-two bytes"
+
+
+def token(secret=SECRET, algorithm="HS256", **claims):
+    return jwt.encode({"exp": time.time() + 60, "sub": "acme", **claims}, secret, algorithm)
+
+
+def by_jwt(**settings):
+    section = JwtSettings(secret=SECRET, algorithms=("HS256",), **settings)
+    return Authenticator(AuthSettings(jwt=section))
+
+
+def refusal(authenticator, metadata):
+    with pytest.raises(ParleyError) as caught:
+        authenticator.authenticate(metadata)
+    return type(caught.value), caught.value.reason
+
+
+def test_nothing_configured_lets_everyone_in_under_the_tenant_they_pass_on():
+    authenticator = Authenticator(AuthSettings())
+    assert not authenticator.enabled
+    assert authenticator.authenticate({}).tenant == "default"
+    assert authenticator.authenticate({"x-parley-tenant": "acme"}).tenant == "acme"
+    assert refusal(authenticator, {"x-parley-tenant": "a b\n"}) == (
+        InvalidArgument, "TENANT_MALFORMED",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("metadata", [{"authorization": "Bearer k1"}, {"x-api-key": "k1"}])
+def test_an_api_key_names_its_tenant(metadata):
+    principal = Authenticator(AuthSettings(api_keys={"acme": "k1"})).authenticate(
+        {**metadata, "x-parley-tenant": "somebody-else"}
+    )
+    assert (principal.tenant, principal.method) == ("acme", "api_key")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "reason"),
+    [
+        ({}, "CREDENTIALS_MISSING"),
+        ({"authorization": "Basic k1"}, "CREDENTIALS_MISSING"),
+        ({"authorization": "Bearer "}, "CREDENTIALS_MISSING"),
+        ({"authorization": "Bearer nope"}, "CREDENTIALS_INVALID"),
+    ],
+)
+def test_no_or_wrong_keys_are_refused(metadata, reason):
+    authenticator = Authenticator(AuthSettings(api_keys={"acme": "k1"}))
+    assert refusal(authenticator, metadata) == (Unauthenticated, reason)
+
+
+def test_keys_come_from_a_file(tmp_path):
+    file = tmp_path / "keys.yaml"
+    file.write_text("acme: k1\nother: k2\n")
+    authenticator = Authenticator(AuthSettings(api_keys_file=file))
+    assert authenticator.authenticate({"x-api-key": "k2"}).tenant == "other"
+
+
+@pytest.mark.parametrize("text", ["- k1\n", "acme: 3\n", "a: [\n"])
+def test_a_broken_key_file_refuses_to_start(tmp_path, text):
+    file = tmp_path / "keys.yaml"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match="api_keys_file"):
+        Authenticator(AuthSettings(api_keys_file=file))
+
+
+def test_a_jwt_names_its_tenant():
+    principal = by_jwt(tenant_claim="org", issuer="us", audience="parley").authenticate(
+        {"authorization": f"Bearer {token(org='acme', iss='us', aud='parley')}"}
+    )
+    assert (principal.tenant, principal.method) == ("acme", "jwt")
+
+
+@pytest.mark.parametrize(
+    ("bearer", "reason"),
+    [
+        (token(exp=time.time() - 60), "CREDENTIALS_EXPIRED"),
+        (token(secret="another secret of thirty-two bytes!!"), "CREDENTIALS_INVALID"),
+        (token(iss="them"), "CREDENTIALS_INVALID"),
+        (token(sub=""), "CREDENTIALS_INVALID"),
+        (jwt.encode({"sub": "acme", "iss": "us"}, SECRET, "HS256"), "CREDENTIALS_INVALID"),
+        (jwt.encode({"sub": "acme", "iss": "us"}, None, "none"), "CREDENTIALS_INVALID"),
+    ],
+)
+def test_tokens_that_do_not_hold_are_refused(bearer, reason):
+    claims_issuer = by_jwt(issuer="us") if reason == "CREDENTIALS_INVALID" else by_jwt()
+    assert refusal(claims_issuer, {"authorization": f"Bearer {bearer}"}) == (
+        Unauthenticated, reason,
+    )  # fmt: skip
+
+
+def test_a_public_key_checks_tokens_of_its_pair(tmp_path):
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    private = ec.generate_private_key(ec.SECP256R1())
+    file = tmp_path / "public.pem"
+    file.write_bytes(
+        private.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    )
+    authenticator = Authenticator(AuthSettings(jwt=JwtSettings(public_key_file=file)))
+    signed = token(secret=private, algorithm="ES256")
+    assert authenticator.authenticate({"authorization": f"Bearer {signed}"}).tenant == "acme"
+    # The classic confusion: the public key used as an HMAC secret.
+    assert (
+        refusal(authenticator, {"authorization": f"Bearer {token()}"})[1] == "CREDENTIALS_INVALID"
+    )
