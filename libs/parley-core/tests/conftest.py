@@ -42,6 +42,11 @@ async def servicer():
     return ScriptedTokenizer()
 
 
+@pytest.fixture
+def make_servicer():
+    return ScriptedTokenizer
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch):
     for name in list(os.environ):

@@ -10,6 +10,7 @@ line on stderr and status 3. Not for anything of a service's domain.
 
 import asyncio
 import signal
+import socket
 import ssl
 import sys
 from collections.abc import Callable, Coroutine
@@ -195,27 +196,21 @@ class Server:
         reflection.enable_server_reflection(
             (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc
         )
-        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
-        address = f"{host}:{self._settings.port}"
+        host = self._settings.host
+        await asyncio.to_thread(_try_port, host, self._settings.port)
+        address = f"[{host}]" if ":" in host else host
+        address = f"{address}:{self._settings.port}"
         try:
             if self._credentials is None:
                 self.port = self._grpc.add_insecure_port(address)
             else:
                 self.port = self._grpc.add_secure_port(address, self._credentials)
         except RuntimeError:
-            raise PortTakenError(
-                f"cannot listen on {address}: the port is taken or the address is not ours"
-            ) from None
-        if self._settings.metrics_port is not None:
-            address = f"{self._settings.host}:{self._settings.metrics_port}"
-            try:
-                self._metrics, self.metrics_port = telemetry.serve_metrics(
-                    self._settings.host, self._settings.metrics_port
-                )
-            except OSError as error:
-                raise PortTakenError(
-                    f"cannot serve metrics on {address}: {error.strerror}"
-                ) from None
+            raise PortTakenError(f"cannot listen on {address}") from None
+        metrics_port = self._settings.metrics_port
+        if metrics_port is not None:
+            await asyncio.to_thread(_try_port, host, metrics_port)
+            self._metrics, self.metrics_port = telemetry.serve_metrics(host, metrics_port)
         await self._grpc.start()
 
     async def set_serving(self) -> None:
@@ -271,6 +266,15 @@ async def _call(hook: Hook, kind: str) -> None:
     except Exception:
         # One hook that fails must not keep the others from running.
         _log.exception("hook_failed", kind=kind)
+
+
+def _try_port(host: str, port: int) -> None:
+    """GRPC does not tell why it cannot bind, and writes to stderr itself; a plain socket tells."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        raise PortTakenError(f"cannot listen on {host}:{port}: {error.strerror}") from None
 
 
 def _credentials(settings: ServiceSettings) -> grpc.ServerCredentials | None:
