@@ -84,9 +84,7 @@ def test_prompt_features_equal_the_reference(
             features.embedding, outputs[f"{name}.spk_embedding"][0], tolerance["fbank_atol"]
         )
         embedded = extractor.embed(outputs[f"{name}.fbank80_mean_normalised"])
-        assert_close(
-            embedded, outputs[f"{name}.spk_embedding"][0], tolerance["embedding_atol"]
-        )
+        assert_close(embedded, outputs[f"{name}.spk_embedding"][0], tolerance["embedding_atol"])
     for name in inputs:
         if name.endswith("22k.float"):
             wanted = outputs[name.replace(".float", ".mel22k")]

@@ -1,7 +1,8 @@
 """How long a text takes to speak, estimated from its characters.
 
-A rule of thumb for cutting text and for bounding runaway generation; never shown to a caller. Figures
-are seconds at a calm pace: about 4.5 Chinese characters, 2.5 English words or 4 digits a second.
+A rule of thumb for cutting text and for bounding runaway generation; never shown to a caller.
+Figures are seconds at a calm pace: about 4.5 Chinese characters, 2.5 English words or 4 digits a
+second.
 """
 
 import unicodedata

@@ -1,8 +1,8 @@
 """The two-turn voice prompt of the TTS language model, as token ids (spec 3.2).
 
 The voice speaks first: its transcript is a human turn and its audio tokens are the assistant's
-answer; then comes the text to speak and an assistant turn left open. Everything up to the text is the
-same for every text of a voice, so an engine with a prefix cache computes it once.
+answer; then comes the text to speak and an assistant turn left open. Everything up to the text is
+the same for every text of a voice, so an engine with a prefix cache computes it once.
 
 Not for chat prompts, and not the place that decides the style: see ``tags``.
 """
@@ -23,9 +23,9 @@ Encode = Callable[[str], Sequence[int]]
 class BosPlacement(StrEnum):
     """Where the BOS id stands.
 
-    The released script encodes every piece by itself with a tokenizer that adds a BOS each time, so an
-    extra 1 follows every begin-of-turn. Sister models use one BOS at the very start. Which one the
-    TTS-3B weights like better is not established (spec 3.2, 12), hence a setting.
+    The released script encodes every piece by itself with a tokenizer that adds a BOS each time, so
+    an extra 1 follows every begin-of-turn. Sister models use one BOS at the very start. Which one
+    the TTS-3B weights like better is not established (spec 3.2, 12), hence a setting.
     """
 
     PER_SEGMENT = "per_segment"

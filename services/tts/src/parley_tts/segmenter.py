@@ -1,10 +1,10 @@
 """Cuts a text into segments while it is still being written.
 
-Invariants, all tested: joining the segments' texts gives the input, character for character; where it
-is cut does not depend on how the input was split into deltas; no cut falls inside a bracketed tag.
-The first segment may be short, so that speech starts early; later ones are whole sentences or long
-clauses, because prosody suffers from short ones. Tags in front of a segment hold for the following
-ones too, until a tag of the same class replaces them.
+Invariants, all tested: joining the segments' texts gives the input, character for character; where
+it is cut does not depend on how the input was split into deltas; no cut falls inside a bracketed
+tag. The first segment may be short, so that speech starts early; later ones are whole sentences or
+long clauses, because prosody suffers from short ones. Tags in front of a segment hold for the
+following ones too, until a tag of the same class replaces them.
 
 A boundary is believed only once the next visible character is known ("3." may become "3.14", "。"
 may be followed by a closing quote), which costs one character of latency and buys the invariance.
@@ -25,9 +25,13 @@ _MARKS = _SENTENCE_MARKS | _CLAUSE_MARKS
 _CLOSERS = frozenset("\"'”’」』】》〉)）]}")
 _OPENING, _CLOSING = frozenset("(（"), frozenset(")）")
 _TITLES = frozenset(
-    "mr mrs ms dr prof st vs approx dept est mt rev gen sen rep hon capt lt col sgt".split()
+    {"mr", "mrs", "ms", "dr", "prof", "rev", "gen", "sen", "rep", "hon", "capt", "lt", "col"}
+    | {"sgt", "st", "mt", "vs", "approx", "dept", "est"}
 )
-_BEFORE_NUMBERS = frozenset("no nos fig vol ch p pp jan feb mar apr jun jul aug sep oct nov dec".split())
+_BEFORE_NUMBERS = frozenset(
+    {"no", "nos", "fig", "vol", "ch", "p", "pp", "jan", "feb", "mar", "apr", "jun", "jul"}
+    | {"aug", "sep", "oct", "nov", "dec"}
+)
 
 
 class _Boundary(IntEnum):
@@ -72,7 +76,8 @@ class Segment:
         start: position of its first character in the whole text, in code points.
         end: position behind its last character.
         text: the characters themselves.
-        spoken: what the model is to read: ``text`` without outer white space, carried tags in front.
+        spoken: what the model is to read: ``text`` without outer white space, carried tags in
+            front.
         tags: the tags that hold for the segment: carried ones and its own.
     """
 

@@ -1,7 +1,7 @@
 """The four system prompts of the TTS language model.
 
-They are inputs the model was trained on, so they must be byte-exact: they are kept as data and their
-SHA-256 (spec 3.3) is checked whenever they are loaded. Not a place for wording of our own.
+They are inputs the model was trained on, so they must be byte-exact: they are kept as data and
+their SHA-256 (spec 3.3) is checked whenever they are loaded. Not a place for wording of our own.
 """
 
 import hashlib

@@ -4,11 +4,11 @@ Two readings of a text exist, and the caller chooses:
 
 * *reference* (``detect_instruction``, ``reference_style``): what the released script does, bugs and
   all. One bracket at position 0, greedy up to the last closing bracket that no ASCII bracket
-  precedes, so "（RAP）说唱（结束）" is not recognised as RAP, and one 哼唱 anywhere turns a rap into
-  humming. Tags nobody knows go to the model.
+  precedes, so "（RAP）说唱（结束）" is not recognised as RAP, and one 哼唱 anywhere turns a rap
+  into humming. Tags nobody knows go to the model.
 * *strict* (``leading_tags``, ``strict_style``): every stacked leading bracket is one tag, closed by
-  the first closing bracket; leading white space is allowed; an unknown tag is an error; the music tag
-  alone decides what music it is.
+  the first closing bracket; leading white space is allowed; an unknown tag is an error; the music
+  tag alone decides what music it is.
 
 In both the text reaches the model with its brackets. Not for cutting text: that is ``segmenter``.
 """
@@ -170,7 +170,7 @@ def requested_tags(names: Iterable[str], *, strict: bool, field: str = "style_ta
                 field=field,
                 reason="TAG_MALFORMED",
             )
-        tag = Tag(name, f"（{name}）")
+        tag = _bracketed(name)
         if strict:
             require_known(tag, field)
         tags.append(tag)
@@ -188,7 +188,7 @@ def speed_tag(level: int) -> Tag | None:
             f"speed has the levels -2 to 2, got {level}", field="speed", reason="SPEED_LEVEL"
         )
     name = SPEED_LEVELS[level]
-    return Tag(name, f"（{name}）") if name else None
+    return _bracketed(name) if name else None
 
 
 def combine(carried: Iterable[Tag], own: Iterable[Tag]) -> list[Tag]:
@@ -197,3 +197,8 @@ def combine(carried: Iterable[Tag], own: Iterable[Tag]) -> list[Tag]:
     replaced = {tag.tag_class for tag in own if tag.tag_class}
     kept = [tag for tag in carried if tag.tag_class not in replaced and tag not in own]
     return kept + own
+
+
+def _bracketed(name: str) -> Tag:
+    # ASCII brackets: the reference's detection runs on past a full-width closing one.
+    return Tag(name, f"({name})")

@@ -1,0 +1,1 @@
+"""Voices: what a prompt recording becomes, where it is kept, and how new ones are made."""

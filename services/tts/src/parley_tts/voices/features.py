@@ -1,8 +1,8 @@
 """What the vocoder needs of a voice prompt: mel and speaker embedding (spec 4.5, 5; golden 07).
 
-Both start from the raw mono recording: no level change, no trimming (only the prompt's tokens are made
-from trimmed audio, by the tokenizer). Files of a ``CosyVoice-300M-25Hz`` folder: ``cosyvoice.yaml``
-and ``campplus.onnx``. Blocking; callers on an event loop use a worker thread.
+Both start from the raw mono recording: no level change, no trimming (only the prompt's tokens are
+made from trimmed audio, by the tokenizer). Files of a ``CosyVoice-300M-25Hz`` folder:
+``cosyvoice.yaml`` and ``campplus.onnx``. Blocking; callers on an event loop use a worker thread.
 """
 
 from dataclasses import dataclass
@@ -145,7 +145,8 @@ def load_mel_settings(path: Path) -> MelSettings:
     if not path.is_file():
         raise FailedPrecondition(f"{path} is missing", reason="WEIGHTS_MISSING")
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_HyperPyYamlLoader)
+        loader = _HyperPyYamlLoader(path.read_text(encoding="utf-8"))
+        document = loader.get_single_data()
         block = document["feat_extractor"]
         values = {key: _resolve(value, document) for key, value in block.items()}
         if values.get("center"):

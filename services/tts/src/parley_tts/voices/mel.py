@@ -1,8 +1,8 @@
 """Log-mel spectrogram of a voice prompt, as the flow model was trained on (spec 4.5, golden 07).
 
-Resampling and STFT run on torch although numpy would do: in near-silence the logarithm turns float32
-rounding into differences of 5e-4, more than the golden tolerance, so the same operations are used
-that the reference uses. Blocking.
+Resampling and STFT run on torch although numpy would do: in near-silence the logarithm turns
+float32 rounding into differences of 5e-4, more than the golden tolerance, so the same operations
+are used that the reference uses. Blocking.
 
 Not the mel of the semantic tokenizer (Whisper's) and not the fbank of the speaker model (Kaldi's).
 """
@@ -67,8 +67,8 @@ def resample_for_mel(
 ) -> npt.NDArray[np.float32]:
     """Resamples ``[N]`` as ``resample_sinc`` does, rounding as the reference's convolution does.
 
-    Rates without a common divisor would need a huge dense kernel; they take ``resample_sinc``, which
-    differs in the last bit only.
+    Rates without a common divisor would need a huge dense kernel; they take ``resample_sinc``,
+    which differs in the last bit only.
     """
     divisor = math.gcd(source_rate, target_rate)
     source, target = source_rate // divisor, target_rate // divisor

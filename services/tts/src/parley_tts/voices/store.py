@@ -1,0 +1,214 @@
+"""Prepared voices in a folder that every replica shares and a restart keeps.
+
+One voice is two files: ``<name>.json`` tells everything but the arrays and names its
+``<name>.<sha256>.<unique>.safetensors``, which is checked against that hash when read. The JSON
+file is the commit point: it appears in one step after the arrays are safely on disk, so a reader
+sees a whole voice or none, and of two writers of one name exactly one wins. Nothing is cached here.
+
+Blocking; callers on an event loop use a worker thread.
+"""
+
+import hashlib
+import json
+import os
+import uuid
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from parley_core.errors import AlreadyExists, DataLoss, NotFound
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_safetensors
+from safetensors.numpy import save as save_safetensors
+
+from parley_tts.voices.voice import Voice, VoiceInfo, VoiceOrigin
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class StoredVoice:
+    """What the JSON file of a voice tells.
+
+    Attributes:
+        info: the voice.
+        source: digest of what it was made from; "" if nobody asks.
+        arrays: name of the safetensors file.
+        arrays_sha256: hash of its content.
+    """
+
+    info: VoiceInfo
+    source: str
+    arrays: str
+    arrays_sha256: str
+
+
+class VoiceStore:
+    """Voices in one folder, made if missing."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def names(self) -> list[str]:
+        """Names of all voices, sorted."""
+        return sorted(path.stem for path in self._folder.glob("*.json"))
+
+    def describe(self, name: str) -> StoredVoice:
+        """Reads what is told of a voice, without its arrays.
+
+        Raises:
+            NotFound: there is no such voice.
+            DataLoss: its file cannot be understood.
+        """
+        # A name becomes a file name, and may come from a caller.
+        if {"/", "\0"} & set(name) or name.startswith("."):
+            raise voice_not_found(name)
+        try:
+            document = json.loads(self._json_path(name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise voice_not_found(name) from None
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise _corrupt(name, str(error)) from None
+        return _from_document(name, document)
+
+    def load(self, name: str) -> Voice:
+        """Reads a whole voice.
+
+        Raises:
+            NotFound: there is no such voice (any more).
+            DataLoss: a file is damaged.
+        """
+        stored = self.describe(name)
+        try:
+            content = (self._folder / stored.arrays).read_bytes()
+        except FileNotFoundError:
+            if self._json_path(name).exists():
+                raise _corrupt(name, f"{stored.arrays} is missing") from None
+            raise voice_not_found(name) from None
+        if hashlib.sha256(content).hexdigest() != stored.arrays_sha256:
+            raise _corrupt(name, f"{stored.arrays} does not match its hash")
+        try:
+            arrays = load_safetensors(content)
+            return Voice(
+                info=stored.info,
+                prompt_tokens=tuple(arrays["prompt_tokens"].tolist()),
+                prompt_mel=arrays["prompt_mel"],
+                embedding=arrays["embedding"],
+            )
+        except (SafetensorError, KeyError) as error:
+            raise _corrupt(name, str(error)) from None
+
+    def create(self, voice: Voice, *, source: str = "") -> None:
+        """Adds a voice.
+
+        Raises:
+            AlreadyExists: the name is taken.
+        """
+        self._write(voice, source, overwrite=False)
+
+    def put(self, voice: Voice, *, source: str = "") -> None:
+        """Adds a voice or replaces the one of its name."""
+        self._write(voice, source, overwrite=True)
+
+    def delete(self, name: str) -> None:
+        """Takes a voice away, for every replica at once.
+
+        Raises:
+            NotFound: there is no such voice.
+        """
+        stored = self.describe(name)
+        try:
+            self._json_path(name).unlink()
+        except FileNotFoundError:
+            raise voice_not_found(name) from None
+        (self._folder / stored.arrays).unlink(missing_ok=True)
+
+    def _json_path(self, name: str) -> Path:
+        return self._folder / f"{name}.json"
+
+    def _write(self, voice: Voice, source: str, *, overwrite: bool) -> None:
+        name = voice.info.name
+        content = save_safetensors(
+            {
+                "prompt_tokens": np.asarray(voice.prompt_tokens, dtype=np.int32),
+                "prompt_mel": np.ascontiguousarray(voice.prompt_mel, dtype=np.float32),
+                "embedding": np.ascontiguousarray(voice.embedding, dtype=np.float32),
+            }
+        )
+        digest = hashlib.sha256(content).hexdigest()
+        unique = uuid.uuid4().hex[:8]
+        arrays = self._folder / f"{name}.{digest[:16]}.{unique}.safetensors"
+        stored = StoredVoice(voice.info, source, arrays.name, digest)
+        staged = self._folder / f".{name}.{unique}.tmp"
+        replaced = self._stored_or_none(name) if overwrite else None
+        try:
+            _write_durably(arrays, content)
+            _write_durably(staged, json.dumps(_to_document(stored), ensure_ascii=False).encode())
+            if overwrite:
+                staged.replace(self._json_path(name))
+            else:
+                os.link(staged, self._json_path(name))
+        except BaseException as error:
+            arrays.unlink(missing_ok=True)
+            if isinstance(error, FileExistsError):
+                raise voice_exists(name) from None
+            raise
+        finally:
+            staged.unlink(missing_ok=True)
+        if replaced:
+            (self._folder / replaced.arrays).unlink(missing_ok=True)
+
+    def _stored_or_none(self, name: str) -> StoredVoice | None:
+        try:
+            return self.describe(name)
+        except (NotFound, DataLoss):
+            return None
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _to_document(stored: StoredVoice) -> dict[str, Any]:
+    info = asdict(stored.info) | {"create_time": stored.info.create_time.isoformat()}
+    document = asdict(stored) | {"info": info}
+    return {"format": _FORMAT, **document}
+
+
+def _from_document(name: str, document: Any) -> StoredVoice:
+    try:
+        if document["format"] != _FORMAT:
+            raise ValueError(f"format {document['format']} is not known")
+        fields = dict(document["info"])
+        fields["origin"] = VoiceOrigin(fields["origin"])
+        fields["language_codes"] = tuple(fields["language_codes"])
+        fields["create_time"] = datetime.fromisoformat(fields["create_time"])
+        return StoredVoice(
+            VoiceInfo(**fields), document["source"], document["arrays"], document["arrays_sha256"]
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise _corrupt(name, str(error)) from None
+
+
+def voice_exists(name: str) -> AlreadyExists:
+    """The error for a name that is taken."""
+    return AlreadyExists(
+        f"a voice named {name!r} exists", reason="VOICE_EXISTS", resource=f"voices/{name}"
+    )
+
+
+def voice_not_found(name: str) -> NotFound:
+    """The error for a name that nobody has."""
+    return NotFound(
+        f"there is no voice named {name!r}", reason="VOICE_NOT_FOUND", resource=f"voices/{name}"
+    )
+
+
+def _corrupt(name: str, detail: str) -> DataLoss:
+    return DataLoss(f"the stored voice {name!r} is damaged: {detail}", reason="VOICE_CORRUPT")
