@@ -1,8 +1,10 @@
 """The answer to a question, while it comes and as a whole.
 
-Contract: an `AnswerStream` yields `Started` first, then text, audio and function calls as the server makes them, and
-`Finished` last; a stream that ends without `Finished` raises. ``received_s`` of every event is seconds since the
-question was sent, on this machine's clock. Leaving the stream early cancels the call on the server.
+Contract: an `AnswerStream` yields `Started` first, then text, audio and function calls as the
+    server makes them, and
+`Finished` last; a stream that ends without `Finished` raises. ``received_s`` of every event is
+seconds since the question was sent, on this machine's clock. Leaving the stream early cancels the
+call on the server.
 """
 
 import time
@@ -86,7 +88,8 @@ class Finished:
     Attributes:
         heard: the question as written down; empty where there is no transcript.
         text: the whole answer.
-        status: how it ended: ``COMPLETED``, ``INTERRUPTED``, ``CANCELLED``, ``INCOMPLETE`` or ``FAILED``.
+        status: how it ended: ``COMPLETED``, ``INTERRUPTED``, ``CANCELLED``, ``INCOMPLETE`` or
+            ``FAILED``.
         usage: tokens spent.
         latency: where the time went, on the gateway's clock.
         stub_weights: the models are random numbers: the words mean nothing.

@@ -1,7 +1,9 @@
 """The client: one connection to a gateway, and a method for everything it offers.
 
-Contract: every method raises `parley_client.errors.ParleyError` when its call fails. A client is safe to share between
-tasks of one event loop; leaving its context closes the connection. Cancelling the task that waits cancels the call.
+Contract: every method raises `parley_client.errors.ParleyError` when its call fails. A client is
+    safe to share between
+tasks of one event loop; leaving its context closes the connection. Cancelling the task that waits
+cancels the call.
 """
 
 import os
@@ -323,9 +325,7 @@ class Client:
             "metadata": self._metadata or None,
         }
 
-    async def _pages(
-        self, method: Any, request: Any, timeout: float | None
-    ) -> AsyncIterator[Any]:
+    async def _pages(self, method: Any, request: Any, timeout: float | None) -> AsyncIterator[Any]:
         while True:
             page = await method(request, **self._call(timeout))
             yield page

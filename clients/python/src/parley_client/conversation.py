@@ -1,9 +1,10 @@
 """One live conversation over StreamingConverse.
 
-Contract: entering the context sends ``setup`` and waits for ``setup_complete``; then events are read by iterating and
-sent with the methods, from any number of tasks. Events are the messages of the contract with their place in the
-session; ``sequence`` has no gap, and a gap raises, because a client that lost an event would play a wrong history.
-Not for capturing or playing audio.
+Contract: entering the context sends ``setup`` and waits for ``setup_complete``; then events are
+    read by iterating and
+sent with the methods, from any number of tasks. Events are the messages of the contract with their
+place in the session; ``sequence`` has no gap, and a gap raises, because a client that lost an event
+would play a wrong history. Not for capturing or playing audio.
 """
 
 import asyncio
@@ -103,7 +104,8 @@ class Conversation:
         """Sends the user's audio.
 
         Args:
-            samples: int16 ``[n]`` or PCM S16LE bytes, in the format of the setup; 20 ms is a good size.
+            samples: int16 ``[n]`` or PCM S16LE bytes, in the format of the setup; 20 ms is a good
+                size.
             end: no more audio follows in this stream.
         """
         content = samples if isinstance(samples, bytes) else samples.astype("<i2").tobytes()

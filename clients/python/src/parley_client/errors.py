@@ -1,8 +1,9 @@
 """What can go wrong in a call, as exceptions.
 
-Contract: every failure of the SDK that is not a bug of the caller's program is a `ParleyError`. What the server told
-in its google.rpc details stands in plain attributes; nobody has to unpack a status. A server that cannot be reached is
-`Unreachable`, so that callers can tell it from one that refuses.
+Contract: every failure of the SDK that is not a bug of the caller's program is a `ParleyError`.
+    What the server told
+in its google.rpc details stands in plain attributes; nobody has to unpack a status. A server that
+cannot be reached is `Unreachable`, so that callers can tell it from one that refuses.
 
 Not for failures of the local constellation; those are in `parley_client.local`.
 """
@@ -21,11 +22,13 @@ class ParleyError(Exception):
 
     Attributes:
         code: name of the gRPC status code, e.g. ``NOT_FOUND``.
-        reason: machine-readable cause in UPPER_SNAKE_CASE, e.g. ``VOICE_UNKNOWN``; the code when none was sent.
+        reason: machine-readable cause in UPPER_SNAKE_CASE, e.g. ``VOICE_UNKNOWN``; the code when
+            none was sent.
         message: one sentence for people.
         details: more about the cause, as the server told it.
         field: path of the request field that is wrong, or None.
-        retry_after: seconds before which trying again is useless; None: trying again will not help by itself.
+        retry_after: seconds before which trying again is useless; None: trying again will not help
+            by itself.
     """
 
     default_code: ClassVar[str] = "UNKNOWN"
@@ -146,8 +149,9 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> ParleyError:
     """Reads the typed error out of a failed call.
 
     Returns:
-        The subclass for the status code, with reason, metadata, field and retry delay from the google.rpc details.
-        UNAVAILABLE without ErrorInfo comes from gRPC itself, not from a server: `Unreachable`.
+        The subclass for the status code, with reason, metadata, field and retry delay from the
+        google.rpc details. UNAVAILABLE without ErrorInfo comes from gRPC itself, not from a server:
+        `Unreachable`.
     """
     code = error.code().name
     message = error.details() or code.lower().replace("_", " ")

@@ -1,6 +1,7 @@
 """What a reply took: tokens, and time per stage.
 
-All times are seconds on the gateway's clock, which starts when it has the last user input of the turn.
+All times are seconds on the gateway's clock, which starts when it has the last user input of the
+turn.
 """
 
 from dataclasses import asdict, dataclass
@@ -46,7 +47,8 @@ class Latency:
     Attributes:
         stages: in order of their work.
         first_audio_s: end of user input to the first audio sent; 0 when there was none.
-        gap_s: end of user speech to the first audio, end-of-turn decision included; 0 outside conversations.
+        gap_s: end of user speech to the first audio, end-of-turn decision included; 0 outside
+            conversations.
         total_s: end of user input to the last audio sent.
     """
 

@@ -1,6 +1,7 @@
 """Audio on its way to and from the server.
 
-Contract: a `Recording` holds what one request carries, either a whole audio file or bare PCM16. Reading a file checks
+Contract: a `Recording` holds what one request carries, either a whole audio file or bare PCM16.
+    Reading a file checks
 that it is audio before anything is sent. Resampling and mixing to mono are the server's work.
 """
 

@@ -1,0 +1,55 @@
+"""Where the command writes: results to stdout, everything else to stderr; and the statuses that it ends with."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from rich.console import Console
+
+EXIT_LOCAL = 1
+EXIT_USAGE = 2
+EXIT_UNREACHABLE = 3
+EXIT_REFUSED = 4
+EXIT_INTERRUPTED = 130
+
+EXIT_HELP = (
+    "Exit status: 0 done; 1 something on this machine failed; 2 wrong usage or bad input; "
+    "3 the gateway cannot be reached; 4 the server refused or failed; 130 interrupted. "
+    "Every failure is one line on stderr: the cause and its reason code."
+)
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+ResultT = TypeVar("ResultT")
+
+
+class UsageError(Exception):
+    """The command was called wrongly; the message is one line."""
+
+    reason = "USAGE"
+
+
+def fail(message: str, reason: str) -> None:
+    """Prints the one line of a failure."""
+    line = " ".join(message.split())
+    err.print("error:", style="bold red", end=" ")
+    err.print(f"{line} [{reason}]", markup=False)
+
+
+def print_json(value: Any) -> None:
+    """Prints a result for programs."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    sys.stdout.flush()
+
+
+def clean(text: str) -> str:
+    """Text of a model or a peer, safe for a terminal: control characters do not get through."""
+    return "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in text)
+
+
+def run(work: Coroutine[Any, Any, ResultT]) -> ResultT:
+    """Runs a coroutine; Ctrl-C cancels it, and with it its calls."""
+    return asyncio.run(work)

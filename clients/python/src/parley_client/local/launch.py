@@ -1,0 +1,100 @@
+"""From what the user asked for to a plan: every check that can fail before a process starts."""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from parley_client.local import preflight, weights
+from parley_client.local.plan import Plan
+from parley_client.local.services import (
+    GATEWAY,
+    HOST,
+    NAMES,
+    REDIS,
+    SERVICES,
+    plan_redis,
+    plan_services,
+)
+from parley_client.local.state import StateFolder
+
+# What the seeded weights of all models take, rounded up.
+_SEEDED_BYTES = 256 * 1024**2
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to run.
+
+    Attributes:
+        weights: root of the weights; None: seeded ones in the state folder.
+        engine: engine of the language models; None: their default.
+        redis_url: a Redis to use; None: one of our own.
+        ports: given ports by service; also taken from ``PARLEY_<SERVICE>_PORT``.
+        seed: seed of seeded weights; None: the default.
+    """
+
+    weights: Path | None = None
+    engine: str | None = None
+    redis_url: str | None = None
+    ports: Mapping[str, int] = field(default_factory=dict)
+    seed: int | None = None
+
+
+def prepare(folder: StateFolder, request: Request, report: weights.Report) -> Plan:
+    """Checks everything, makes weights if none are given, allots ports.
+
+    Raises:
+        LocalError: what is missing, with its remedy.
+    """
+    preflight.check_packages()
+    binary = None
+    if request.redis_url:
+        preflight.check_redis(request.redis_url)
+    else:
+        binary = preflight.redis_binary()
+    folder.create()
+    root = _weights(folder, request, report)
+    preflight.check_memory(root, request.engine)
+    wanted = _wanted_ports(request.ports)
+    names = (*NAMES, REDIS) if binary else NAMES
+    ports = preflight.allot_ports(wanted, names=names)
+    planned = []
+    if binary:
+        folder.redis.mkdir(mode=0o700, exist_ok=True)
+        planned.append(plan_redis(binary, ports[REDIS].rpc, folder.redis, folder.logs))
+    redis_url = request.redis_url or f"redis://{HOST}:{ports[REDIS].rpc}/0"
+    planned += plan_services(
+        python=sys.executable,
+        ports=ports,
+        weights=root,
+        redis_url=redis_url,
+        engine=request.engine,
+        logs=folder.logs,
+    )
+    return Plan(
+        services=tuple(planned),
+        address=f"{HOST}:{ports[GATEWAY].rpc}",
+        weights=str(root),
+        redis=preflight.without_credentials(redis_url),
+    )
+
+
+def _weights(folder: StateFolder, request: Request, report: weights.Report) -> Path:
+    if request.weights is not None:
+        return weights.check(request.weights.resolve()).folder
+    if folder.weights.exists() and request.seed is None:
+        return weights.check(folder.weights).folder
+    preflight.check_space(folder.root, _SEEDED_BYTES)
+    number = weights.DEFAULT_SEED if request.seed is None else request.seed
+    return weights.seed(folder.weights, number, report).folder
+
+
+def _wanted_ports(given: Mapping[str, int]) -> dict[str, int]:
+    wanted = {}
+    for service in SERVICES:
+        text = os.environ.get(f"{service.env_prefix}PORT", "")
+        if text.isdecimal():
+            wanted[service.name] = int(text)
+    return wanted | dict(given)

@@ -1,0 +1,135 @@
+"""The services of the constellation: their packages, their order, their settings.
+
+The one place that knows how each service is told its port, its weights and its neighbours.
+Everything is told by environment variables, as in a cluster.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from parley_client.local.plan import PlannedService
+
+HOST = "127.0.0.1"
+REDIS = "redis"
+GATEWAY = "gateway"
+
+TOKENIZER_FOLDER = "Step-Audio-Tokenizer"
+TTS_FOLDER = "Step-Audio-TTS-3B"
+CHAT_FOLDER = "Step-Audio-Chat"
+COSYVOICE_FOLDER = "CosyVoice-300M-25Hz"
+
+
+@dataclass(frozen=True)
+class Service:
+    """One of our services.
+
+    Attributes:
+        name: as in the repository's ``services/``.
+        package: Python package, run as ``python -m``.
+        stage: what the gateway calls it; empty for the gateway.
+    """
+
+    name: str
+    package: str
+    stage: str = ""
+
+    @property
+    def env_prefix(self) -> str:
+        """Prefix of its environment variables."""
+        return f"{self.package.upper()}_"
+
+
+SERVICES = (
+    Service("tokenizer", "parley_tokenizer", "tokenizer"),
+    Service("chat-llm", "parley_chat_llm", "chat"),
+    Service("tts", "parley_tts", "tts"),
+    Service("vocoder", "parley_vocoder", "vocoder"),
+    Service("asr-context", "parley_asr_context", "context"),
+    Service(GATEWAY, "parley_gateway"),
+)
+NAMES = tuple(each.name for each in SERVICES)
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Ports of one service: its RPCs and its metrics."""
+
+    rpc: int
+    metrics: int
+
+
+def plan_services(
+    *,
+    python: str,
+    ports: Mapping[str, Ports],
+    weights: Path,
+    redis_url: str,
+    engine: str | None,
+    logs: Path,
+) -> list[PlannedService]:
+    """Plans one process a service, each told where its neighbours are.
+
+    Args:
+        python: interpreter that has the services installed.
+        ports: by name of service.
+        weights: root of the weights.
+        redis_url: URL of Redis, credentials included.
+        engine: engine of the language models; None: their default.
+        logs: folder of the logs.
+    """
+    special = {
+        "tokenizer": {"WEIGHTS": str(weights / TOKENIZER_FOLDER)},
+        "chat-llm": {"WEIGHTS": str(weights / CHAT_FOLDER)}
+        | ({"ENGINE": engine} if engine else {}),
+        "tts": {"WEIGHTS": str(weights / TTS_FOLDER)} | ({"ENGINE": engine} if engine else {}),
+        "vocoder": {"WEIGHTS": str(weights / TTS_FOLDER)},
+        "asr-context": {"WEIGHTS": str(weights / TOKENIZER_FOLDER), "REDIS_URL": redis_url},
+        GATEWAY: {
+            f"STAGES__{each.stage.upper()}__ADDRESS": f"{HOST}:{ports[each.name].rpc}"
+            for each in SERVICES
+            if each.stage
+        },
+    }
+    return [
+        PlannedService(
+            name=service.name,
+            argv=(python, "-m", service.package),
+            env=_environment(service, ports[service.name], special[service.name]),
+            address=f"{HOST}:{ports[service.name].rpc}",
+            metrics_address=f"{HOST}:{ports[service.name].metrics}",
+            log=str(logs / f"{service.name}.log"),
+        )
+        for service in SERVICES
+    ]
+
+
+def plan_redis(binary: str, port: int, data: Path, logs: Path) -> PlannedService:
+    """Plans an embedded Redis that keeps its data in a folder."""
+    return PlannedService(
+        name=REDIS,
+        argv=(
+            *(binary, "--bind", HOST, "--port", str(port), "--dir", str(data)),
+            *("--appendonly", "yes", "--save", "", "--daemonize", "no", "--protected-mode", "yes"),
+        ),
+        env={},
+        address=f"{HOST}:{port}",
+        metrics_address="",
+        log=str(logs / f"{REDIS}.log"),
+        gate=True,
+    )
+
+
+def _environment(service: Service, ports: Ports, special: Mapping[str, str]) -> dict[str, str]:
+    own = {
+        "HOST": HOST,
+        "PORT": str(ports.rpc),
+        "METRICS_PORT": str(ports.metrics),
+        "DRAIN_TIMEOUT_S": "3",
+        **special,
+    }
+    # Six processes on one machine: more threads than cores make every one of them slower.
+    return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")} | {
+        f"{service.env_prefix}{key}": value for key, value in own.items()
+    }
