@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
 _log = get_logger("parley.rpc")
 _OUR_FAULT = {Code.UNKNOWN, Code.INTERNAL, Code.DATA_LOSS, Code.UNAVAILABLE}
+# A caller's clock runs out, and its cancel arrives, a little before the server's own deadline.
+_DEADLINE_SLACK_S = 0.05
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -218,7 +220,7 @@ class RpcEdge(grpc.aio.ServerInterceptor):
                     if not _was_cancelled():
                         # Work of ours was cancelled, not the call: its caller still waits.
                         await self._fail(call, context, Cancelled("the work was given up"))
-                    late = context.time_remaining() == 0
+                    late = _is_late(context)
                     call.code = Code.DEADLINE_EXCEEDED if late else Code.CANCELLED
                     raise
                 except grpc.aio.AbortError:
@@ -275,7 +277,7 @@ class RpcEdge(grpc.aio.ServerInterceptor):
                     for f in traceback.extract_tb(error.__traceback__)
                 ][-8:],
             )
-        elif isinstance(typed, DeadlineExceeded) and context.time_remaining() == 0:
+        elif isinstance(typed, DeadlineExceeded) and _is_late(context):
             typed = DeadlineExceeded(
                 "the deadline of the call has passed", reason="DEADLINE_EXCEEDED"
             )
@@ -312,6 +314,11 @@ async def _abort(context: Context, error: ParleyError) -> None:
 def _was_cancelled() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def _is_late(context: Context) -> bool:
+    left = context.time_remaining()
+    return left is not None and left < _DEADLINE_SLACK_S
 
 
 def _code_of(context: Context) -> Code:
