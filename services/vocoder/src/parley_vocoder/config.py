@@ -1,0 +1,399 @@
+"""What `cosyvoice.yaml` says about a v1 decoder folder (spec sections 4.1 and 4.2).
+
+The file is hyperpyyaml: its tags (`!new:`, `!name:`, `!apply:`, `!ref`) ask a loader to import and
+call whatever they name. Nothing is imported or called here: tags are read as data, `!ref <key>`
+is looked up among the top-level keys, and every key that inference does not need is ignored.
+
+Not for: weights (`checkpoint`), service settings (`server`), the v2 decoder (section 4b).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_REQUIRED = object()
+
+
+class ConfigError(ValueError):
+    """`cosyvoice.yaml` is unreadable or does not describe a v1 decoder; names the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderConfig:
+    """Conformer encoder over token embeddings (relative positions, no convolution module)."""
+
+    input_size: int
+    output_size: int
+    attention_heads: int
+    linear_units: int
+    num_blocks: int
+
+
+@dataclass(frozen=True, slots=True)
+class EstimatorConfig:
+    """The velocity U-Net of the flow."""
+
+    in_channels: int
+    out_channels: int
+    channels: tuple[int, ...]
+    attention_head_dim: int
+    num_heads: int
+    n_blocks: int
+    num_mid_blocks: int
+
+
+@dataclass(frozen=True, slots=True)
+class FlowConfig:
+    """Tokens to mel: embedding, encoder, length regulator, conditional flow matching."""
+
+    input_size: int
+    output_size: int
+    spk_embed_dim: int
+    vocab_size: int
+    input_frame_rate: float
+    regulator_channels: int
+    regulator_blocks: int
+    inference_cfg_rate: float
+    t_scheduler: str
+    encoder: EncoderConfig
+    estimator: EstimatorConfig
+
+
+@dataclass(frozen=True, slots=True)
+class HiftConfig:
+    """Mel to wave: f0 predictor, harmonic source, iSTFT generator."""
+
+    in_channels: int
+    base_channels: int
+    nb_harmonics: int
+    sampling_rate: int
+    nsf_alpha: float
+    nsf_sigma: float
+    nsf_voiced_threshold: float
+    upsample_rates: tuple[int, ...]
+    upsample_kernel_sizes: tuple[int, ...]
+    istft_n_fft: int
+    istft_hop: int
+    resblock_kernel_sizes: tuple[int, ...]
+    resblock_dilation_sizes: tuple[tuple[int, ...], ...]
+    source_resblock_kernel_sizes: tuple[int, ...]
+    source_resblock_dilation_sizes: tuple[tuple[int, ...], ...]
+    lrelu_slope: float
+    audio_limit: float
+    f0_channels: int
+
+    @property
+    def samples_per_frame(self) -> int:
+        """Audio samples produced for one mel frame."""
+        product = self.istft_hop
+        for rate in self.upsample_rates:
+            product *= rate
+        return product
+
+
+@dataclass(frozen=True, slots=True)
+class MelConfig:
+    """The mel analysis that made the prompt features and that the decoder was trained on."""
+
+    n_fft: int
+    num_mels: int
+    sampling_rate: int
+    hop_size: int
+    win_size: int
+    fmin: float
+    fmax: float
+    center: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderConfig:
+    """One decoder folder, whole."""
+
+    sample_rate: int
+    flow: FlowConfig
+    hift: HiftConfig
+    mel: MelConfig
+
+
+@dataclass(frozen=True, slots=True)
+class _Tagged:
+    """A YAML node under a hyperpyyaml tag, kept as data."""
+
+    tag: str
+    value: Any
+
+
+class _DataLoader(yaml.SafeLoader):
+    """A safe loader that keeps unknown tags instead of refusing or running them."""
+
+
+def _keep_tag(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> _Tagged:
+    value: Any
+    if isinstance(node, yaml.MappingNode):
+        value = loader.construct_mapping(node, deep=True)
+    elif isinstance(node, yaml.SequenceNode):
+        value = loader.construct_sequence(node, deep=True)
+    else:
+        value = loader.construct_scalar(node)  # type: ignore[arg-type]
+    return _Tagged(suffix, value)
+
+
+_DataLoader.add_multi_constructor("!", _keep_tag)
+
+
+class _Section:
+    """One mapping of the file, read key by key with errors that name the full key."""
+
+    def __init__(self, root: Mapping[str, Any], node: Any, key: str) -> None:
+        self._root = root
+        self._key = key
+        node = self._resolve(node, key)
+        self.class_name = ""
+        if isinstance(node, _Tagged):
+            self.class_name = node.tag.partition(":")[2].rpartition(".")[2]
+            node = node.value
+        if not isinstance(node, Mapping):
+            raise ConfigError(f"{key}: expected a mapping, found {type(node).__name__}")
+        self._node = node
+
+    def section(self, name: str) -> "_Section":
+        return _Section(self._root, self._raw(name, _REQUIRED), self._path(name))
+
+    def integer(self, name: str, default: Any = _REQUIRED) -> int:
+        number = self.number(name, default)
+        if number != int(number):
+            raise ConfigError(f"{self._path(name)}: expected a whole number, found {number}")
+        return int(number)
+
+    def number(self, name: str, default: Any = _REQUIRED) -> float:
+        value = self._value(name, default)
+        if isinstance(value, bool):
+            raise ConfigError(f"{self._path(name)}: expected a number, found {value}")
+        try:
+            # YAML 1.1 reads 1e-06 (no dot) as text, hyperpyyaml as a number.
+            return float(value)
+        except (TypeError, ValueError):
+            raise ConfigError(f"{self._path(name)}: expected a number, found {value!r}") from None
+
+    def text(self, name: str, default: Any = _REQUIRED) -> str:
+        value = self._value(name, default)
+        if not isinstance(value, str):
+            raise ConfigError(f"{self._path(name)}: expected text, found {value!r}")
+        return value
+
+    def flag(self, name: str, default: Any = _REQUIRED) -> bool:
+        value = self._value(name, default)
+        if not isinstance(value, bool):
+            raise ConfigError(f"{self._path(name)}: expected true or false, found {value!r}")
+        return value
+
+    def integers(self, name: str, default: Any = _REQUIRED) -> tuple[int, ...]:
+        return _integers(self._value(name, default), self._path(name))
+
+    def integer_rows(self, name: str, default: Any = _REQUIRED) -> tuple[tuple[int, ...], ...]:
+        rows = self._value(name, default)
+        if not isinstance(rows, list | tuple):
+            raise ConfigError(f"{self._path(name)}: expected a list of lists, found {rows!r}")
+        return tuple(_integers(row, self._path(name)) for row in rows)
+
+    def demand_class(self, *names: str) -> None:
+        """Refuse another architecture; an untagged mapping is taken at its word."""
+        if self.class_name and self.class_name not in names:
+            raise ConfigError(f"{self._key}: {self.class_name} is not a {' or '.join(names)}")
+
+    def demand(self, name: str, expected: Any) -> None:
+        """Refuse a variant of the architecture that this code does not compute."""
+        value = self._value(name, expected)
+        if value != expected:
+            raise ConfigError(
+                f"{self._path(name)}: only {expected!r} is supported, found {value!r}"
+            )
+
+    def _path(self, name: str) -> str:
+        return f"{self._key}.{name}" if self._key else name
+
+    def _raw(self, name: str, default: Any) -> Any:
+        if name in self._node:
+            return self._node[name]
+        if default is _REQUIRED:
+            raise ConfigError(f"{self._path(name)}: missing")
+        return default
+
+    def _value(self, name: str, default: Any) -> Any:
+        value = self._resolve(self._raw(name, default), self._path(name))
+        if isinstance(value, _Tagged):
+            raise ConfigError(f"{self._path(name)}: expected a plain value, found !{value.tag}")
+        return value
+
+    def _resolve(self, value: Any, key: str) -> Any:
+        seen: set[str] = set()
+        while isinstance(value, _Tagged) and value.tag == "ref":
+            target = str(value.value).strip()
+            name = target[1:-1]
+            if target != f"<{name}>" or name not in self._root or name in seen:
+                raise ConfigError(f"{key}: cannot resolve !ref {target}")
+            seen.add(name)
+            value = self._root[name]
+        return value
+
+
+def _integers(value: Any, key: str) -> tuple[int, ...]:
+    if not isinstance(value, list | tuple) or not all(type(item) is int for item in value):
+        raise ConfigError(f"{key}: expected a list of whole numbers, found {value!r}")
+    return tuple(value)
+
+
+def load_config(folder: Path) -> DecoderConfig:
+    """Read `folder/cosyvoice.yaml`.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, lacks a needed key, holds a value of the
+            wrong type, or describes another architecture; the message names the key.
+    """
+    path = folder / "cosyvoice.yaml"
+    try:
+        text = path.read_text(encoding="utf-8")
+        root = yaml.load(text, Loader=_DataLoader)  # noqa: S506 - a SafeLoader subclass
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(root, Mapping):
+        raise ConfigError(f"{path}: expected a mapping at the top")
+    try:
+        return _decoder(root)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _decoder(root: Mapping[str, Any]) -> DecoderConfig:
+    top = _Section(root, root, "")
+    flow = _flow(top.section("flow"))
+    hift = _hift(top.section("hift"))
+    mel = _mel(_Section(root, root[_mel_key(root)], _mel_key(root)))
+    sample_rate = top.integer("sample_rate", hift.sampling_rate)
+    if hift.samples_per_frame != mel.hop_size:
+        raise ConfigError(
+            f"hift.upsample_rates: {hift.samples_per_frame} samples a frame, "
+            f"but feat_extractor.hop_size is {mel.hop_size}"
+        )
+    if not sample_rate == hift.sampling_rate == mel.sampling_rate:
+        raise ConfigError("sample_rate: differs from hift or feat_extractor sampling_rate")
+    if not flow.output_size == hift.in_channels == mel.num_mels:
+        raise ConfigError("flow.output_size: differs from hift.in_channels or num_mels")
+    return DecoderConfig(sample_rate, flow, hift, mel)
+
+
+def _mel_key(root: Mapping[str, Any]) -> str:
+    if "feat_extractor" in root:
+        return "feat_extractor"
+    for key, node in root.items():
+        value = node.value if isinstance(node, _Tagged) else node
+        if isinstance(value, Mapping) and {"n_fft", "num_mels", "hop_size"} <= set(value):
+            return key
+    raise ConfigError("feat_extractor: missing")
+
+
+def _flow(flow: _Section) -> FlowConfig:
+    flow.demand_class("MaskedDiffWithXvec")
+    encoder = flow.section("encoder")
+    encoder.demand_class("ConformerEncoder")
+    encoder.demand("normalize_before", True)
+    encoder.demand("input_layer", "linear")
+    encoder.demand("pos_enc_layer_type", "rel_pos_espnet")
+    encoder.demand("selfattention_layer_type", "rel_selfattn")
+    encoder.demand("use_cnn_module", False)
+    encoder.demand("macaron_style", False)
+    regulator = flow.section("length_regulator")
+    regulator.demand_class("InterpolateRegulator")
+    decoder = flow.section("decoder")
+    decoder.demand_class("ConditionalCFM")
+    cfm = decoder.section("cfm_params")
+    cfm = cfm.section("content") if cfm.class_name == "DictConfig" else cfm
+    cfm.demand("solver", "euler")
+    scheduler = cfm.text("t_scheduler", "cosine")
+    if scheduler not in {"cosine", "linear"}:
+        raise ConfigError(f"flow.decoder.cfm_params.t_scheduler: unknown schedule {scheduler!r}")
+    config = FlowConfig(
+        input_size=flow.integer("input_size"),
+        output_size=flow.integer("output_size"),
+        spk_embed_dim=flow.integer("spk_embed_dim"),
+        vocab_size=flow.integer("vocab_size"),
+        input_frame_rate=flow.number("input_frame_rate"),
+        regulator_channels=regulator.integer("channels"),
+        regulator_blocks=len(regulator.integers("sampling_ratios")),
+        inference_cfg_rate=cfm.number("inference_cfg_rate"),
+        t_scheduler=scheduler,
+        encoder=EncoderConfig(
+            input_size=encoder.integer("input_size"),
+            output_size=encoder.integer("output_size"),
+            attention_heads=encoder.integer("attention_heads"),
+            linear_units=encoder.integer("linear_units"),
+            num_blocks=encoder.integer("num_blocks"),
+        ),
+        estimator=_estimator(decoder.section("estimator")),
+    )
+    if config.input_frame_rate <= 0:
+        raise ConfigError("flow.input_frame_rate: must be positive")
+    if config.estimator.in_channels != 4 * config.output_size:
+        raise ConfigError(
+            "flow.decoder.estimator.in_channels: must be 4 x output_size (x, mu, speaker, prompt)"
+        )
+    return config
+
+
+def _estimator(estimator: _Section) -> EstimatorConfig:
+    estimator.demand_class("ConditionalDecoder")
+    estimator.demand("act_fn", "gelu")
+    return EstimatorConfig(
+        in_channels=estimator.integer("in_channels"),
+        out_channels=estimator.integer("out_channels"),
+        channels=estimator.integers("channels"),
+        attention_head_dim=estimator.integer("attention_head_dim"),
+        num_heads=estimator.integer("num_heads"),
+        n_blocks=estimator.integer("n_blocks"),
+        num_mid_blocks=estimator.integer("num_mid_blocks"),
+    )
+
+
+def _hift(hift: _Section) -> HiftConfig:
+    hift.demand_class("HiFTGenerator")
+    istft = hift.section("istft_params")
+    f0 = hift.section("f0_predictor")
+    f0.demand_class("ConvRNNF0Predictor")
+    return HiftConfig(
+        in_channels=hift.integer("in_channels"),
+        base_channels=hift.integer("base_channels"),
+        nb_harmonics=hift.integer("nb_harmonics"),
+        sampling_rate=hift.integer("sampling_rate"),
+        nsf_alpha=hift.number("nsf_alpha", 0.1),
+        nsf_sigma=hift.number("nsf_sigma", 0.003),
+        nsf_voiced_threshold=hift.number("nsf_voiced_threshold", 10),
+        upsample_rates=hift.integers("upsample_rates"),
+        upsample_kernel_sizes=hift.integers("upsample_kernel_sizes"),
+        istft_n_fft=istft.integer("n_fft"),
+        istft_hop=istft.integer("hop_len"),
+        resblock_kernel_sizes=hift.integers("resblock_kernel_sizes"),
+        resblock_dilation_sizes=hift.integer_rows("resblock_dilation_sizes"),
+        source_resblock_kernel_sizes=hift.integers("source_resblock_kernel_sizes"),
+        source_resblock_dilation_sizes=hift.integer_rows("source_resblock_dilation_sizes"),
+        lrelu_slope=hift.number("lrelu_slope", 0.1),
+        audio_limit=hift.number("audio_limit", 0.99),
+        f0_channels=f0.integer("cond_channels"),
+    )
+
+
+def _mel(mel: _Section) -> MelConfig:
+    return MelConfig(
+        n_fft=mel.integer("n_fft"),
+        num_mels=mel.integer("num_mels"),
+        sampling_rate=mel.integer("sampling_rate"),
+        hop_size=mel.integer("hop_size"),
+        win_size=mel.integer("win_size"),
+        fmin=mel.number("fmin"),
+        fmax=mel.number("fmax"),
+        center=mel.flag("center", False),
+    )

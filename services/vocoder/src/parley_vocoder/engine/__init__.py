@@ -1,0 +1,1 @@
+"""Where the decoder's models run. Knows tensors and threads, never gRPC."""

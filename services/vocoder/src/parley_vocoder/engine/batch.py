@@ -1,0 +1,42 @@
+"""Chooses which windows take an Euler step together; no tensors, no clock of its own.
+
+Urgent work goes first: a stream that has not sounded yet, or whose listener would run dry soon.
+Only when nothing is urgent do the others move, so a newcomer's small first window is not held up by
+the large windows of streams that are seconds ahead of their listeners.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+# Rows at least this full share a batch; below, padding costs more than a second call.
+_MIN_FILL = 0.75
+
+
+def choose(
+    ready: Sequence[T], deadline: Callable[[T], float], now: float, reserve: float, most: int
+) -> list[T]:
+    """The windows to advance now, most urgent first.
+
+    Args:
+        ready: windows between noise and mel.
+        deadline: when the listener of a window runs dry, seconds on the clock of `now`.
+        now: current time.
+        reserve: a window is urgent from this long before its deadline, seconds.
+        most: at most so many.
+    """
+    ordered = sorted(ready, key=deadline)
+    urgent = [item for item in ordered if deadline(item) - reserve <= now]
+    return (urgent or ordered)[:most]
+
+
+def by_length(items: Sequence[T], length: Callable[[T], int]) -> list[list[T]]:
+    """Group items so that padding each group to its longest wastes at most a quarter of a row."""
+    groups: list[list[T]] = []
+    for item in sorted(items, key=length, reverse=True):
+        if groups and length(item) >= _MIN_FILL * length(groups[-1][0]):
+            groups[-1].append(item)
+        else:
+            groups.append([item])
+    return groups

@@ -1,0 +1,146 @@
+"""One open request, seen from both sides: the event loop that feeds it and the engine's thread.
+
+The caller's side (`push`, `end`, iteration) runs on the event loop, the engine's side (`take`,
+`deliver`, `fail`) on its worker thread; `_lock` guards what both touch.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+from parley_vocoder.contract import (
+    AudioChunk,
+    ConditioningError,
+    DecodeError,
+    DecodeRequest,
+    Usage,
+    check_ids,
+)
+
+# A unary request waits for its whole sound anyway; it yields this long to streams.
+_PATIENCE = 1.0
+
+
+class TorchStream:
+    """A request inside `TorchEngine`; see `contract.DecodeStream`."""
+
+    def __init__(
+        self,
+        request: DecodeRequest,
+        sample_rate: int,
+        *,
+        max_tokens: int,
+        max_ahead: int,
+        wake: Callable[[], None],
+        on_close: Callable[["TorchStream"], None],
+    ) -> None:
+        self.request = request
+        self.usage = Usage()
+        self._sample_rate = sample_rate
+        self._max_tokens = max_tokens
+        self._max_ahead = max_ahead
+        self._wake = wake
+        self._on_close = on_close
+        self._loop = asyncio.get_running_loop()
+        self._chunks: asyncio.Queue[AudioChunk | DecodeError] = asyncio.Queue()
+        self._lock = threading.Lock()
+        self._inbox: list[int] = []
+        self._ended = False
+        self._undelivered = 0
+        self._closed = False
+        self._opened = time.monotonic()
+        self._first_sound: float | None = None
+        self._delivered = 0
+
+    @property
+    def closed(self) -> bool:
+        """Whether the caller has left."""
+        return self._closed
+
+    async def push(self, ids: Sequence[int]) -> None:
+        """See `DecodeStream`."""
+        check_ids(ids, "token_ids")
+        if self._ended:
+            raise ConditioningError("token_ids", "tokens after the end of tokens")
+        if self.usage.tokens + len(ids) > self._max_tokens:
+            raise ConditioningError(
+                "token_ids", f"more than {self._max_tokens} tokens in one request"
+            )
+        with self._lock:
+            self._inbox.extend(ids)
+        self.usage.tokens += len(ids)
+        self._wake()
+
+    def end(self) -> None:
+        """See `DecodeStream`."""
+        if self.usage.tokens == 0:
+            raise ConditioningError("token_ids", "no tokens to decode")
+        with self._lock:
+            self._ended = True
+        self._wake()
+
+    async def __aiter__(self) -> AsyncIterator[AudioChunk]:
+        """See `DecodeStream`."""
+        while True:
+            item = await self._chunks.get()
+            if isinstance(item, DecodeError):
+                raise item
+            with self._lock:
+                self._undelivered -= 1
+            self._wake()
+            self.usage.samples += len(item.samples)
+            yield item
+            if item.final:
+                return
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._closed = True
+        self._on_close(self)
+
+    def take(self) -> tuple[list[int], bool]:
+        """Worker: new tokens, and whether they were the last."""
+        with self._lock:
+            ids, self._inbox = self._inbox, []
+            return ids, self._ended
+
+    @property
+    def may_run_ahead(self) -> bool:
+        """Worker: whether the caller keeps up with what is delivered."""
+        return self._undelivered < self._max_ahead
+
+    @property
+    def deadline(self) -> float:
+        """Worker: when the listener runs dry (`time.monotonic`), if playing since first sound."""
+        if self.request.whole:
+            return self._opened + _PATIENCE
+        if self._first_sound is None:
+            return self._opened
+        return self._first_sound + self._delivered / self._sample_rate
+
+    def deliver(self, chunk: AudioChunk) -> None:
+        """Worker: hand a chunk to the caller."""
+        if self._first_sound is None:
+            self._first_sound = time.monotonic()
+        self._delivered += len(chunk.samples)
+        with self._lock:
+            self._undelivered += 1
+        self._post(self._chunks.put_nowait, chunk)
+
+    def fail(self, error: DecodeError) -> None:
+        """Worker: end the request with an error."""
+        self._post(self._chunks.put_nowait, error)
+
+    def _post(self, call: Callable[..., None], *arguments: object) -> None:
+        if not self._closed:
+            self._loop.call_soon_threadsafe(call, *arguments)
