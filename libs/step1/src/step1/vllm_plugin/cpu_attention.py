@@ -1,10 +1,12 @@
 """Square-root ALiBi attention for vLLM's CPU platform.
 
-The stock CPU backend adds `-slope * (q - k)`; Step-1 wants `-slope * sqrt(q - k)` (spec 2.2). Layers that ask for the square
-root are computed here in torch over vLLM's own paged cache; all other layers go to the stock C++ kernel unchanged.
+The stock CPU backend adds `-slope * (q - k)`; Step-1 wants `-slope * sqrt(q - k)` (spec 2.2).
+Layers that ask for the square root are computed here in torch over vLLM's own paged cache; all
+other layers go to the stock C++ kernel unchanged.
 
-Cache layout of one layer: [blocks, kv_heads, block_size, 2 * head_size], keys in the first half of the last axis. The stock
-kernel packs the same bytes otherwise, so a layer's cache is written and read by one of the two, never both.
+Cache layout of one layer: [blocks, kv_heads, block_size, 2 * head_size], keys in the first half of
+the last axis. The stock kernel packs the same bytes otherwise, so a layer's cache is written and
+read by one of the two, never both.
 
 Not for speed on GPUs: there vLLM's Triton backend does this.
 """
@@ -37,7 +39,7 @@ class SqrtAlibiCpuImpl(CPUAttentionBackendImpl):  # type: ignore[misc]
             )
             if unsupported:
                 raise NotImplementedError(
-                    "square-root ALiBi on CPU is plain causal decoder attention: no sliding window, "
+                    "square-root ALiBi on CPU is plain causal attention: no sliding window, "
                     "soft cap, sinks or fp8 cache, and slopes are required"
                 )
 
@@ -49,7 +51,10 @@ class SqrtAlibiCpuImpl(CPUAttentionBackendImpl):  # type: ignore[misc]
         kv_cache: torch.Tensor,
         slot_mapping: torch.Tensor,
     ) -> None:
-        """Writes the step's keys and values [tokens, kv_heads, head_size] to their slots; slot -1 is padding."""
+        """Writes the step's keys and values [tokens, kv_heads, head_size] to their slots.
+
+        Slot -1 is padding.
+        """
         if not self.use_alibi_sqrt:
             super().do_kv_cache_update(layer, key, value, kv_cache, slot_mapping)
             return
@@ -92,7 +97,10 @@ class SqrtAlibiCpuImpl(CPUAttentionBackendImpl):  # type: ignore[misc]
             if starts[i + 1] - starts[i] > 1:
                 rows = slice(starts[i], starts[i + 1])
                 heads[rows] = self._attend(
-                    query[rows].unsqueeze(0), kv_cache, attn_metadata.block_table[i : i + 1], [length]
+                    query[rows].unsqueeze(0),
+                    kv_cache,
+                    attn_metadata.block_table[i : i + 1],
+                    [length],
                 ).squeeze(0)
         return output
 
@@ -103,11 +111,15 @@ class SqrtAlibiCpuImpl(CPUAttentionBackendImpl):  # type: ignore[misc]
         block_tables: torch.Tensor,
         lengths: list[int],
     ) -> torch.Tensor:
-        """Attends [batch, steps, heads, head_size] queries, the last positions of sequences of `lengths`, in float32."""
+        """Attends the last positions of sequences of `lengths`, in float32.
+
+        Queries and result are [batch, steps, heads, head_size].
+        """
         batch, steps = query.shape[:2]
         block_size = kv_cache.shape[2]
         blocks = -(-max(lengths) // block_size)
-        # [batch, blocks, kv_heads, block_size, 2 * head_size] -> [batch, kv_heads, positions, 2 * head_size]
+        # [batch, blocks, kv_heads, block_size, 2 * head_size] -> [batch, kv_heads, positions, 2 *
+        # head_size]
         rows = kv_cache[block_tables[:, :blocks].long()].transpose(1, 2).flatten(2, 3).float()
         keys, values = rows.split(self.head_size, dim=-1)
         grouped = query.float().view(
@@ -121,7 +133,8 @@ class SqrtAlibiCpuImpl(CPUAttentionBackendImpl):  # type: ignore[misc]
         slopes = self.alibi_slopes.view(self.num_kv_heads, self.num_queries_per_kv)
         bias = slopes[None, :, :, None, None] * distances.clamp(min=0).sqrt()[:, None, None]
         scores = (scores - bias).masked_fill((distances < 0)[:, None, None], -torch.inf)
-        # Blocks are recycled without being cleared: what lies behind a sequence's end may be NaN, and 0 * NaN is NaN.
+        # Blocks are recycled without being cleared: what lies behind a sequence's end may be NaN,
+        # and 0 * NaN is NaN.
         beyond = torch.arange(values.shape[2])[None, :] >= torch.tensor(lengths)[:, None]
         values = values.masked_fill(beyond[:, None, :, None], 0.0)
         attended = torch.einsum("bghsk,bgkd->bsghd", scores.softmax(dim=-1), values)

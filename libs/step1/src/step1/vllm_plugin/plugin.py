@@ -9,8 +9,9 @@ from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_b
 class Step1HfConfig(PretrainedConfig):  # type: ignore[misc]
     """config.json of a Step-1 checkpoint as transformers and vLLM read it.
 
-    Adds to the file's own fields the names that vLLM asks for: `num_key_value_heads` (the checkpoint says
-    `num_attention_groups`), `max_position_embeddings` (`max_seq_len`) and an explicit `tie_word_embeddings=False`.
+    Adds to the file's own fields the names that vLLM asks for: `num_key_value_heads` (the
+    checkpoint says `num_attention_groups`), `max_position_embeddings` (`max_seq_len`) and an
+    explicit `tie_word_embeddings=False`.
     """
 
     model_type = "step1"
