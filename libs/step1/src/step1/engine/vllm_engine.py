@@ -166,36 +166,36 @@ class VllmEngine:
         began = time.monotonic()
         first: float | None = None
         tokens = 0
-        async for output in self._outputs(request.prompt_ids, request.params):
-            completion = output.outputs[0]
-            new = tuple(completion.token_ids)
-            if (
-                completion.finish_reason == "stop"
-                and new[-1:]
-                and new[-1] in request.params.stop_token_ids
-            ):
-                new = new[:-1]
-            if first is None:
-                first = time.monotonic() - began
-            tokens += len(new)
-            if not output.finished:
-                yield TokenDelta(new)
-                continue
-            stats = output.metrics
-            cached = output.num_cached_tokens or 0
-            self._cached_tokens += cached
-            self._output_tokens += tokens
-            yield TokenDelta(
-                new,
-                FinishReason.STOP if completion.finish_reason == "stop" else FinishReason.LENGTH,
-                Usage(
-                    prompt_tokens=len(request.prompt_ids),
-                    cached_tokens=cached,
-                    output_tokens=tokens,
-                    queue_seconds=max(0.0, stats.scheduled_ts - stats.queued_ts) if stats else 0.0,
-                    first_token_seconds=first if tokens else None,
-                ),
-            )
+        async with aclosing(self._outputs(request.prompt_ids, request.params)) as outputs:
+            async for output in outputs:
+                completion = output.outputs[0]
+                stopped = completion.finish_reason == "stop"
+                new = tuple(completion.token_ids)
+                if stopped and new and new[-1] in request.params.stop_token_ids:
+                    new = new[:-1]
+                if first is None:
+                    first = time.monotonic() - began
+                tokens += len(new)
+                if not output.finished:
+                    yield TokenDelta(new)
+                    continue
+                stats = output.metrics
+                cached = output.num_cached_tokens or 0
+                self._cached_tokens += cached
+                self._output_tokens += tokens
+                yield TokenDelta(
+                    new,
+                    FinishReason.STOP if stopped else FinishReason.LENGTH,
+                    Usage(
+                        prompt_tokens=len(request.prompt_ids),
+                        cached_tokens=cached,
+                        output_tokens=tokens,
+                        queue_seconds=max(0.0, stats.scheduled_ts - stats.queued_ts)
+                        if stats
+                        else 0,
+                        first_token_seconds=first if tokens else None,
+                    ),
+                )
 
     async def prefill(self, prompt_ids: tuple[int, ...]) -> PrefillResult:
         """Computes a prompt into the prefix cache, in whole blocks."""
