@@ -15,6 +15,7 @@ from parley_core import context as call_context
 from parley_core.errors import ParleyError
 from parley_core.logging import get_logger
 from parley_core.telemetry import GEN_AI_CONVERSATION_ID, PARLEY_REVISION, PARLEY_TURN, tracer
+
 from parley_gateway import config as conversation_config
 from parley_gateway.config import ConversationConfig
 from parley_gateway.latency import TurnLatency
@@ -25,7 +26,7 @@ from parley_gateway.settings import GatewaySettings
 from parley_gateway.stages import context as context_stage
 from parley_gateway.stages import tokenizer as tokenizer_stage
 from parley_gateway.stages.bundle import Stages
-from parley_gateway.stages.chat import speech_message, text_message
+from parley_gateway.stages.chat import speech_message, text_message, with_system_prompt
 from parley_gateway.stages.context import StoredSession, TurnStatus, TurnUpdate, UserSpeech
 from parley_gateway.turns.events import ReplyKey
 
@@ -166,11 +167,7 @@ class Asking:
             opened = tasks.create_task(self._open(question))
         session, history, config = opened.result()
         ids = tokens.result()
-        if question.config.system_prompt:
-            # The question brings a persona of its own: it stands in for the session's.
-            history = [each for each in history if each.role != message_pb2.ROLE_SYSTEM]
-            persona = text_message(message_pb2.ROLE_SYSTEM, question.config.system_prompt)
-            history.insert(0, persona)
+        history = with_system_prompt(history, config.system_prompt)
         if question.recording:
             asked = speech_message(ids)
         else:
@@ -213,9 +210,7 @@ class Asking:
         await self._stages.context.append_turn(session, asked)
         self._question_kept = True
 
-    def _question_half(
-        self, question: Question, prepared: _Prepared, key: ReplyKey
-    ) -> TurnUpdate:
+    def _question_half(self, question: Question, prepared: _Prepared, key: ReplyKey) -> TurnUpdate:
         if question.recording is None:
             return TurnUpdate(key.turn_id, user_text=question.text)
         speech = UserSpeech(prepared.ids, question.recording.pcm, SAMPLE_RATE)

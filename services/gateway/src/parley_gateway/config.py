@@ -8,9 +8,9 @@ import re
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
-
 from parley.conversation.v1 import conversation_pb2
 from parley_core.errors import InvalidArgument
+
 from parley_gateway.settings import GatewaySettings
 from parley_gateway.stages.chat import Function, Sampling
 from parley_gateway.stages.tts import Style
@@ -65,10 +65,10 @@ def check_config(config: ConversationConfig, *, field: str, max_text_chars: int)
         path = f"{field}.sampling.max_output_tokens"
         raise _wrong("an answer has at least one token", path, "SAMPLING")
     policy = config.turn_policy
-    if policy.HasField("end_of_turn_silence"):
-        if not 0.1 <= seconds(policy.end_of_turn_silence) <= 10:
-            path = f"{field}.turn_policy.end_of_turn_silence"
-            raise _wrong("the silence that ends a turn is 0.1 to 10 s", path, "SILENCE")
+    silence = policy.end_of_turn_silence
+    if policy.HasField("end_of_turn_silence") and not 0.1 <= seconds(silence) <= 10:
+        path = f"{field}.turn_policy.end_of_turn_silence"
+        raise _wrong("the silence that ends a turn is 0.1 to 10 s", path, "SILENCE")
 
 
 def check_text(text: str, field: str, longest: int) -> None:
@@ -95,6 +95,21 @@ def merge(*layers: ConversationConfig) -> ConversationConfig:
                 merged.ClearField(name)
         merged.MergeFrom(layer)
     return merged
+
+
+def update(config: ConversationConfig, change: conversation_pb2.UpdateSetup) -> ConversationConfig:
+    """Applies a change: the fields of the mask as they are, without a mask all that are set.
+
+    Raises:
+        InvalidArgument: reason MASK_INVALID, the mask names what is no field.
+    """
+    if not change.update_mask.paths:
+        return merge(config, change.config)
+    if not change.update_mask.IsValidForDescriptor(ConversationConfig.DESCRIPTOR):
+        raise _wrong("the mask names unknown fields", "update_setup.update_mask", "MASK")
+    changed = merge(config)
+    change.update_mask.MergeMessage(change.config, changed, True, True)
+    return changed
 
 
 def default_config(settings: GatewaySettings) -> ConversationConfig:

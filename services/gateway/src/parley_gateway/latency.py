@@ -1,4 +1,4 @@
-"""Where the time of a turn goes: marks per stage, one span each, and the histograms of what users feel.
+"""Where the time of a turn goes: marks and a span per stage, histograms of what users feel.
 
 Contract: marks come from any task, in seconds of one clock; nothing here measures by itself. A
 stage's first mark counts for its start, its last for its end. Not for the latency inside a stage.
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
 from opentelemetry import trace
-from prometheus_client import Histogram
-
 from parley.conversation.v1 import latency_pb2
 from parley_core.telemetry import LATENCY_BUCKETS, PARLEY_STAGE, STAGE_LATENCY, tracer
+from prometheus_client import Histogram
+
 from parley_gateway.wire import duration
 
 STAGES = ("tokenizer", "context", "chat", "tts", "vocoder")

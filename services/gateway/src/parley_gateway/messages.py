@@ -3,6 +3,7 @@
 from parley.audio.v1 import audio_pb2
 from parley.conversation.v1 import conversation_pb2, problem_pb2
 from parley_core.errors import ParleyError, from_exception
+
 from parley_gateway.config import from_json
 from parley_gateway.reply import ReplyFunctionCall, ReplyUsage
 from parley_gateway.speech import SpeechAudio

@@ -1,8 +1,8 @@
 """One attempt at a reply: the chat stage's text, and the speech made of it while it is written.
 
 Contract: events come in the order in which a client may see them: a piece of text before the sound
-that speaks it, `ReplyDone` last. Every event carries the key of the attempt. `emit` is awaited, so a
-client that reads slowly slows the stages down. Cancelling `run` cancels all stage calls at once.
+that speaks it, `ReplyDone` last. Every event carries the key of the attempt. `emit` is awaited, so
+a client that reads slowly slows the stages down. Cancelling `run` cancels all stage calls at once.
 Not for what the prompt holds, what is remembered (`ask`, `session`), or whether the reply still
 counts (`turns`).
 """
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from parley.chat.v1 import message_pb2
+
 from parley_gateway.latency import TurnLatency
 from parley_gateway.speech import Speech, SpeechAudio
 from parley_gateway.stages import chat as chat_stage

@@ -1,11 +1,11 @@
-"""Settings of the gateway. Durations are in seconds, sizes in bytes unless the name tells otherwise."""
+"""Settings of the gateway. Durations are in seconds."""
 
 from pathlib import Path
 
+from parley_core.settings import ClientSettings, ServiceSettings, SettingsSection
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from parley_core.settings import ClientSettings, ServiceSettings, SettingsSection
 from parley_gateway.turns.end_of_turn import Eagerness
 from parley_gateway.vad import VadThresholds
 
@@ -65,7 +65,9 @@ class TurnSettings(SettingsSection):
 
     eagerness: Eagerness = Eagerness.MEDIUM
     pre_roll_s: float = Field(0.4, ge=0, description="Audio kept in front of detected speech.")
-    interruption_speech_s: float = Field(0.3, ge=0, description="Shorter speech does not interrupt.")
+    interruption_speech_s: float = Field(
+        0.3, ge=0, description="Shorter speech does not interrupt."
+    )
 
 
 class SessionSettings(SettingsSection):

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from parley_core.audio import Resampler, float_to_pcm16, pcm16_to_float
+
 from parley_gateway.latency import TurnLatency
 from parley_gateway.spoken_text import SpokenText
 from parley_gateway.stages import tts as tts_stage

@@ -1,14 +1,15 @@
 """The gRPC edge of SpeechService: checks requests, translates, and nothing else."""
 
 import asyncio
+from typing import Any
 
 import grpc
 from google.protobuf.empty_pb2 import Empty
-
 from parley.audio.v1 import audio_pb2
 from parley.conversation.v1 import conversation_pb2, speech_pb2, speech_pb2_grpc
 from parley_core.context import current_tenant
 from parley_core.errors import InvalidArgument
+
 from parley_gateway import messages
 from parley_gateway.ask import AskEvent, Asking, Began, Question, Remembered
 from parley_gateway.config import check_config, check_text
@@ -24,6 +25,8 @@ from parley_gateway.wire import duration, timestamp
 
 FULL_NAME = "parley.conversation.v1.SpeechService"
 
+Context = grpc.aio.ServicerContext[Any, Any]
+
 
 class SpeechService(speech_pb2_grpc.SpeechServiceServicer):
     """Single questions and single stages."""
@@ -32,8 +35,8 @@ class SpeechService(speech_pb2_grpc.SpeechServiceServicer):
         self._stages = stages
         self._settings = settings
 
-    async def Ask(  # noqa: N802 - named by the contract
-        self, request: speech_pb2.AskRequest, context: grpc.aio.ServicerContext
+    async def Ask(  # type: ignore[override]  # noqa: N802 - named by the contract
+        self, request: speech_pb2.AskRequest, context: Context
     ) -> None:
         """Answers one question."""
         latency = TurnLatency("ask")
@@ -52,15 +55,17 @@ class SpeechService(speech_pb2_grpc.SpeechServiceServicer):
         tenant = current_tenant.get()
         await Asking(self._stages, self._settings, tenant, latency, write).answer(question)
 
-    async def Synthesize(  # noqa: N802
-        self, request: speech_pb2.SynthesizeRequest, context: grpc.aio.ServicerContext
+    async def Synthesize(  # type: ignore[override]  # noqa: N802
+        self, request: speech_pb2.SynthesizeRequest, context: Context
     ) -> None:
         """Speaks a text."""
         if not request.text.strip():
             raise InvalidArgument("there is no text to speak", field="text", reason="TEXT_EMPTY")
         check_text(request.text, "text", self._settings.request_limits.max_text_chars)
         if request.HasField("temperature") and not 0 <= request.temperature <= 2:
-            raise InvalidArgument("temperature is 0 to 2", field="temperature", reason="SAMPLING_INVALID")
+            raise InvalidArgument(
+                "temperature is 0 to 2", field="temperature", reason="SAMPLING_INVALID"
+            )
         style = tts.Style(
             voice=request.voice,
             tags=tuple(request.style_tags),
@@ -98,7 +103,7 @@ class SpeechService(speech_pb2_grpc.SpeechServiceServicer):
         await context.write(speech_pb2.SynthesizeResponse(finished=finished))
 
     async def Recognize(  # noqa: N802
-        self, request: speech_pb2.RecognizeRequest, context: grpc.aio.ServicerContext
+        self, request: speech_pb2.RecognizeRequest, context: Context
     ) -> speech_pb2.RecognizeResponse:
         """Writes down a recording."""
         recording = await self._recording(request.audio, "audio")
@@ -121,7 +126,7 @@ class SpeechService(speech_pb2_grpc.SpeechServiceServicer):
         )
 
     async def ListVoices(  # noqa: N802
-        self, request: speech_pb2.ListVoicesRequest, context: grpc.aio.ServicerContext
+        self, request: speech_pb2.ListVoicesRequest, context: Context
     ) -> speech_pb2.ListVoicesResponse:
         """Lists the voices."""
         page = await self._stages.tts.list_voices(request.page_size, request.page_token)
@@ -132,18 +137,16 @@ class SpeechService(speech_pb2_grpc.SpeechServiceServicer):
         )
 
     async def GetVoice(  # noqa: N802
-        self, request: speech_pb2.GetVoiceRequest, context: grpc.aio.ServicerContext
+        self, request: speech_pb2.GetVoiceRequest, context: Context
     ) -> speech_pb2.Voice:
         """Tells one voice."""
         return _voice(await self._stages.tts.get_voice(request.name))
 
     async def CloneVoice(  # noqa: N802
-        self, request: speech_pb2.CloneVoiceRequest, context: grpc.aio.ServicerContext
+        self, request: speech_pb2.CloneVoiceRequest, context: Context
     ) -> speech_pb2.Voice:
         """Makes a voice of a recording."""
-        check_text(
-            request.prompt_text, "prompt_text", self._settings.request_limits.max_text_chars
-        )
+        check_text(request.prompt_text, "prompt_text", self._settings.request_limits.max_text_chars)
         recording = await self._recording(request.audio, "audio")
         audio_format = request.audio.format
         if audio_format.encoding == audio_pb2.AUDIO_ENCODING_PCM_S16LE:
@@ -159,7 +162,7 @@ class SpeechService(speech_pb2_grpc.SpeechServiceServicer):
         return _voice(cloned)
 
     async def DeleteVoice(  # noqa: N802
-        self, request: speech_pb2.DeleteVoiceRequest, context: grpc.aio.ServicerContext
+        self, request: speech_pb2.DeleteVoiceRequest, context: Context
     ) -> Empty:
         """Deletes a cloned voice."""
         await self._stages.tts.delete_voice(request.name)
@@ -177,7 +180,9 @@ class SpeechService(speech_pb2_grpc.SpeechServiceServicer):
             case "text":
                 check_text(request.text, "text", limits.max_text_chars)
                 if not request.text.strip():
-                    raise InvalidArgument("the question is empty", field="text", reason="TEXT_EMPTY")
+                    raise InvalidArgument(
+                        "the question is empty", field="text", reason="TEXT_EMPTY"
+                    )
             case _:
                 raise InvalidArgument(
                     "ask something: set audio or text", field="question", reason="QUESTION_MISSING"
@@ -211,9 +216,7 @@ class SpeechService(speech_pb2_grpc.SpeechServiceServicer):
         return None
 
 
-def _finished(
-    event: Remembered, done: ReplyDone, latency: TurnLatency
-) -> speech_pb2.AskResponse:
+def _finished(event: Remembered, done: ReplyDone, latency: TurnLatency) -> speech_pb2.AskResponse:
     status = (
         conversation_pb2.RESPONSE_STATUS_INCOMPLETE
         if done.cut_off

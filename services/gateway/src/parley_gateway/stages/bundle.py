@@ -4,6 +4,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from parley_core.clients import connect
+
 from parley_gateway.settings import StagesSettings
 from parley_gateway.stages.chat import ChatStage
 from parley_gateway.stages.context import ContextStage

@@ -1,4 +1,4 @@
-"""What every call to a stage has in common: its deadline, one retry, and errors that name the stage.
+"""What calls to stages have in common: deadline, one retry, and errors that name the stage.
 
 Contract: a stage that dies before its first output is called once more with the same input; after
 that, or once output was seen, the caller gets `Unavailable(reason="STAGE_LOST")`. What a stage says
@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
 import grpc
-
 from parley_core import clients
 from parley_core.errors import Code, Internal, ParleyError, Unavailable
 from parley_core.logging import get_logger
@@ -188,13 +187,13 @@ class BidiCall(Generic[Request, Response]):
             for request in tuple(self._sent):
                 await call.write(request)
             while not self._ended:
-                request = await self._waiting.get()
-                if request is None:
+                waited = await self._waiting.get()
+                if waited is None:
                     self._ended = True
                     break
                 if not self._any_output:
-                    self._sent.append(request)
-                await call.write(request)
+                    self._sent.append(waited)
+                await call.write(waited)
             await call.done_writing()
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             # The call has ended; how, the reader tells.

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
-
 from parley.audio.v1 import audio_pb2
 from parley.chat.v1 import chat_pb2, chat_pb2_grpc, message_pb2
 from parley_core.errors import Internal
+
 from parley_gateway.stages.call import server_stream
 from parley_gateway.wire import from_struct, struct
 
@@ -132,9 +132,17 @@ class ChatStage:
             )
 
 
-def text_message(role: "message_pb2.Role", text: str) -> message_pb2.Message:
+def text_message(role: "message_pb2.Role.ValueType", text: str) -> message_pb2.Message:
     """Makes a message of one text."""
     return message_pb2.Message(role=role, parts=[message_pb2.Part(text=text)])
+
+
+def with_system_prompt(
+    messages: Sequence[message_pb2.Message], prompt: str
+) -> list[message_pb2.Message]:
+    """The messages, with `prompt` in place of the system prompt that they begin with, if any."""
+    rest = [each for each in messages if each.role != message_pb2.ROLE_SYSTEM]
+    return [text_message(message_pb2.ROLE_SYSTEM, prompt), *rest] if prompt else rest
 
 
 def speech_message(ids: Sequence[int]) -> message_pb2.Message:

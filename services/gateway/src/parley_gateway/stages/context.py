@@ -6,10 +6,10 @@ from enum import Enum
 from typing import Any
 
 import grpc
-
 from parley.audio.v1 import audio_pb2
 from parley.chat.v1 import message_pb2
 from parley.context.v1 import context_pb2, context_pb2_grpc
+
 from parley_gateway.stages.call import unary
 from parley_gateway.wire import duration, from_struct, seconds, struct, unix_time
 

@@ -4,9 +4,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import grpc
-
 from parley.audio.v1 import audio_pb2
 from parley.tokenizer.v1 import tokenizer_pb2, tokenizer_pb2_grpc
+
 from parley_gateway.stages.call import BidiCall, unary
 from parley_gateway.wire import seconds
 

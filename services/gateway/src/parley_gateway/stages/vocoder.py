@@ -4,9 +4,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import grpc
-
 from parley.audio.v1 import audio_pb2
 from parley.vocoder.v1 import vocoder_pb2, vocoder_pb2_grpc
+
 from parley_gateway.stages.call import BidiCall
 
 STAGE = "vocoder"

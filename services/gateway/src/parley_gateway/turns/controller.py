@@ -1,9 +1,9 @@
 """The turn controller: who speaks now, and what follows from it.
 
 Contract: pure. `feed(event, now)` returns the effects, in order; no I/O, no clock, no asyncio.
-`now` is any clock that counts seconds; one that jumps back is held. Invariants: at most one reply is
-audible; what an attempt puts out after it stopped counting is dropped; each turn that was begun ends
-in exactly one `CompleteResponse` (or is still open); a user who speaks is heard or told why not.
+`now` is any clock that counts seconds; one that jumps back is held. Invariants: at most one reply
+is audible; what an attempt puts out after it stopped counting is dropped; each turn that was begun
+ends in exactly one `CompleteResponse` (or is still open).
 Not for: executing anything (`session`), or judging a pause (`end_of_turn`).
 """
 
@@ -97,6 +97,15 @@ class TurnController:
         self._texts: deque[str] = deque()
         self._effects: list[Effect] = []
 
+    @property
+    def settled(self) -> bool:
+        """Whether no turn is open and no reply is being made; one may still be playing."""
+        return self._utterance is None and (self._reply is None or self._reply.generated)
+
+    def heard(self, now: float) -> float:
+        """Seconds of the current reply that were heard by `now`; 0 without a reply."""
+        return self._reply.playback.heard(now) if self._reply else 0.0
+
     def feed(self, event: ev.Event, now: float) -> list[Effect]:
         """Takes one event in.
 
@@ -160,7 +169,9 @@ class TurnController:
             self.state = State.USER_PAUSED
             self._utterance.paused_at = ended_at
             probability = self.rules.end_of_turn.probability(max(0.0, self._now - ended_at))
-            self._do(fx.TellDecision(ReplyKey(self._session, turn_id, 0), Decision.HOLD, probability))
+            self._do(
+                fx.TellDecision(ReplyKey(self._session, turn_id, 0), Decision.HOLD, probability)
+            )
 
     def _on_activity(self, offset: float, now: float) -> None:
         self._on_speech(offset, now)
@@ -196,7 +207,9 @@ class TurnController:
         elif len(self._texts) < _MAX_WAITING_TEXTS:
             self._texts.append(text)
         else:
-            message = f"{_MAX_WAITING_TEXTS} texts wait for the spoken turn to end; this one is dropped"
+            message = (
+                f"{_MAX_WAITING_TEXTS} texts wait for the spoken turn to end; this one is dropped"
+            )
             self._do(fx.TellNotice(Problem(_RESOURCE_EXHAUSTED, "TEXT_QUEUE_FULL", message)))
 
     def _on_cancel(self, response_id: str, now: float) -> None:
@@ -206,7 +219,9 @@ class TurnController:
             self._rest(now)
         else:
             message = f"no response {response_id!r} is being given"
-            problem = Problem(_NOT_FOUND, "RESPONSE_NOT_ACTIVE", message, "cancel_response.response_id")
+            problem = Problem(
+                _NOT_FOUND, "RESPONSE_NOT_ACTIVE", message, "cancel_response.response_id"
+            )
             self._do(fx.TellNotice(problem))
 
     # The reply

@@ -120,7 +120,7 @@ class CompleteResponse:
 
 @dataclass(frozen=True, slots=True)
 class RecordTurn:
-    """Write down how the turn ended; `heard` is seconds of its audio, None when all of it counts."""
+    """Write down how the turn ended; `heard` is seconds of its audio, None for all of it."""
 
     key: ReplyKey
     status: Status

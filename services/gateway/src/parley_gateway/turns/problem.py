@@ -1,6 +1,7 @@
 """What went wrong, as a value that pure code can hold and pass on."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +13,7 @@ class Problem:
         reason: Cause in UPPER_SNAKE_CASE.
         message: One sentence for people.
         field: Path of the wrong field, if one is.
-        metadata: More about the cause.
+        metadata: dict[str, str] = dataclass_field(default_factory=dict)
         retry_after: Seconds after which trying again makes sense; None when it never does.
     """
 
@@ -20,5 +21,5 @@ class Problem:
     reason: str
     message: str
     field: str = ""
-    metadata: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, str] = dataclass_field(default_factory=dict)
     retry_after: float | None = None

@@ -1,0 +1,168 @@
+"""The reply to one turn of a conversation: its words awaited, its prompt built, its answer made.
+
+Contract: what the reply puts out goes to `produce`, keyed; how it ends is told by `run` returning
+or raising. The user's half of the turn is kept before the answer begins; the answer's half is kept
+when the controller says how the turn ended. Not for deciding whether the reply counts (`turns`).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from parley.chat.v1 import message_pb2
+from parley_core.errors import Unavailable
+from parley_core.telemetry import GEN_AI_CONVERSATION_ID, PARLEY_REVISION, PARLEY_TURN, tracer
+
+from parley_gateway import config as conversation_config
+from parley_gateway.config import ConversationConfig
+from parley_gateway.history import History
+from parley_gateway.latency import TurnLatency
+from parley_gateway.reply import Reply, ReplyEvent, ReplyPlan, ReplyUsage
+from parley_gateway.settings import GatewaySettings
+from parley_gateway.stages import context as context_stage
+from parley_gateway.stages import tokenizer as tokenizer_stage
+from parley_gateway.stages.bundle import Stages
+from parley_gateway.stages.chat import speech_message, text_message, with_system_prompt
+from parley_gateway.stages.context import TurnStatus, TurnUpdate, UserSpeech
+from parley_gateway.turns.events import ReplyKey
+from parley_gateway.utterance import Utterance
+from parley_gateway.vad import SAMPLE_RATE
+
+
+class ConversationReply:
+    """One attempt at answering one turn."""
+
+    def __init__(
+        self,
+        key: ReplyKey,
+        stages: Stages,
+        settings: GatewaySettings,
+        config: ConversationConfig,
+        history: History,
+        *,
+        output_rate: int,
+        speech_ended: float,
+        produce: Callable[[ReplyEvent], Awaitable[None]],
+        on_question_kept: Callable[[ReplyKey], None],
+    ) -> None:
+        """Prepares the attempt.
+
+        Args:
+            key: Names it.
+            stages: Do the work.
+            settings: Limits.
+            config: In force.
+            history: Takes the turn.
+            output_rate: Of the sound, Hz.
+            speech_ended: `time.monotonic` when the user stopped speaking or wrote.
+            produce: Takes what is put out; waits for room.
+            on_question_kept: Is told when what the user said is on its way to the history.
+        """
+        self.key = key
+        self.latency = TurnLatency("converse")
+        self.latency.restart(speech_ended)
+        self._asked = False
+        self.cut_off = False
+        self._kept_complete = False
+        self._stages = stages
+        self._settings = settings
+        self._config = config
+        self._history = history
+        self._output_rate = output_rate
+        self._produce = produce
+        self._on_question_kept = on_question_kept
+        self._reply: Reply | None = None
+
+    @property
+    def usage(self) -> ReplyUsage:
+        """Spent so far."""
+        return self._reply.usage() if self._reply else ReplyUsage()
+
+    def heard(self, seconds: float) -> str:
+        """The text that `seconds` of the sound speak."""
+        return self._reply.heard(seconds) if self._reply else ""
+
+    async def run(self, utterance: Utterance | None, text: str) -> None:
+        """Answers the utterance, or the text where there is none.
+
+        Raises:
+            ParleyError: A stage refuses its part or is lost (possibly inside an ExceptionGroup).
+        """
+        attributes: dict[str, str | int] = {
+            PARLEY_TURN: self.key.turn_id,
+            PARLEY_REVISION: self.key.revision,
+            GEN_AI_CONVERSATION_ID: self.key.session,
+        }
+        with tracer.start_as_current_span("turn", attributes=attributes):
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    remembered = tasks.create_task(self._remember())
+                    understood = tasks.create_task(self._understand(utterance))
+                await self._answer(remembered.result(), understood.result(), text)
+            finally:
+                self.latency.record()
+
+    def keep(self, status: TurnStatus, heard: float | None) -> None:
+        """Writes down how the turn ended; `heard` is seconds of the sound, None for all.
+
+        A turn whose words were never understood is not written down.
+        """
+        if not self._asked:
+            return
+        text = self._reply.text if self._reply else ""
+        heard_text = text if heard is None else self.heard(heard)
+        if self._kept_complete:
+            self._history.truncate(self.key.turn_id, heard_text, status)
+            return
+        self._history.keep(
+            TurnUpdate(self.key.turn_id, generated_text=text, heard_text=heard_text, status=status)
+        )
+        self._kept_complete = status is TurnStatus.COMPLETED
+
+    async def _understand(self, utterance: Utterance | None) -> UserSpeech | None:
+        if utterance is None:
+            return None
+        self.latency.started(tokenizer_stage.STAGE)
+        ids = await utterance.finish()
+        self.latency.output(tokenizer_stage.STAGE, len(ids))
+        return UserSpeech(ids, utterance.pcm, SAMPLE_RATE)
+
+    async def _remember(self) -> list[message_pb2.Message]:
+        self.latency.started(context_stage.STAGE)
+        try:
+            async with asyncio.timeout(self._settings.stages.context.deadline_s):
+                # The turns before must be in what is read; this one must not, it is the question.
+                await self._history.written()
+        except TimeoutError:
+            raise Unavailable(
+                "the context stage takes no turns",
+                reason="STAGE_LOST",
+                metadata={"stage": context_stage.STAGE},
+                retry_after=1.0,
+            ) from None
+        prompt = await self._stages.context.build_prompt(
+            self.key.session, self._settings.request_limits.history_token_budget
+        )
+        self.latency.output(context_stage.STAGE, len(prompt.messages))
+        return with_system_prompt(prompt.messages, self._config.system_prompt)
+
+    async def _answer(
+        self, history: list[message_pb2.Message], speech: UserSpeech | None, text: str
+    ) -> None:
+        said = text_message(message_pb2.ROLE_USER, text)
+        asked = speech_message(speech.ids) if speech else said
+        self._history.keep(TurnUpdate(self.key.turn_id, user_text=text, speech=speech))
+        self._asked = True
+        if speech:
+            self._on_question_kept(self.key)
+        plan = ReplyPlan(
+            self.key,
+            [*history, asked],
+            sampling=conversation_config.sampling(
+                self._config, self._settings.request_limits.max_output_tokens
+            ),
+            style=conversation_config.style(self._config),
+            sample_rate=self._output_rate,
+        )
+        self._reply = Reply(plan, self._stages, self.latency, self._produce)
+        done = await self._reply.run()
+        self.cut_off = done.cut_off

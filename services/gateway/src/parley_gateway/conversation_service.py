@@ -1,0 +1,147 @@
+"""The gRPC edge of ConversationService: checks requests, translates, and nothing else."""
+
+from typing import Any
+
+import grpc
+from google.protobuf.empty_pb2 import Empty
+from parley.conversation.v1 import conversation_pb2, conversation_pb2_grpc
+from parley_core.context import current_tenant
+from parley_core.errors import FailedPrecondition, InvalidArgument, Unavailable
+
+from parley_gateway import config as conversation_config
+from parley_gateway import messages
+from parley_gateway.microphone import Microphone
+from parley_gateway.names import check_session_name, new_id
+from parley_gateway.opening import open_conversation
+from parley_gateway.session import SessionRunner
+from parley_gateway.settings import GatewaySettings
+from parley_gateway.stages.bundle import Stages
+from parley_gateway.vad import SileroVad, SpeechDetector
+from parley_gateway.wire import seconds
+
+FULL_NAME = "parley.conversation.v1.ConversationService"
+_KEPT_BEYOND_PRE_ROLL_S = 3.0
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class ConversationService(conversation_pb2_grpc.ConversationServiceServicer):
+    """Conversations that survive reconnects."""
+
+    def __init__(self, stages: Stages, settings: GatewaySettings) -> None:
+        self._stages = stages
+        self._settings = settings
+        self._vad: SileroVad | None = None
+        self._runners: set[SessionRunner] = set()
+        self._draining = False
+
+    def warm_up(self) -> None:
+        """Loads the voice activity detection. Takes time: run it outside the event loop."""
+        self._vad = SileroVad(self._settings.vad.model)
+
+    async def drain(self) -> None:
+        """Ends every stream at its next turn boundary."""
+        self._draining = True
+        for runner in self._runners:
+            runner.leave("the server is being replaced")
+
+    async def CreateSession(  # noqa: N802 - named by the contract
+        self,
+        request: conversation_pb2.CreateSessionRequest,
+        context: Context,
+    ) -> conversation_pb2.Session:
+        """Makes a session."""
+        longest = self._settings.request_limits.max_text_chars
+        conversation_config.check_config(request.config, field="config", max_text_chars=longest)
+        ttl: float | None = None
+        if request.HasField("ttl"):
+            ttl = seconds(request.ttl)
+            if ttl <= 0:
+                raise InvalidArgument("a session lives", field="ttl", reason="TTL_INVALID")
+        created = await self._stages.context.create_session(
+            current_tenant.get(),
+            session_id=request.session_id,
+            config=conversation_config.to_json(request.config),
+            system_prompt=request.config.system_prompt or self._settings.system_prompt,
+            ttl=ttl,
+        )
+        return messages.session(created)
+
+    async def GetSession(  # noqa: N802
+        self, request: conversation_pb2.GetSessionRequest, context: Context
+    ) -> conversation_pb2.Session:
+        """Tells a session."""
+        name = check_session_name(request.name, current_tenant.get(), field="name")
+        return messages.session(await self._stages.context.get_session(name))
+
+    async def ListSessions(  # noqa: N802
+        self, request: conversation_pb2.ListSessionsRequest, context: Context
+    ) -> conversation_pb2.ListSessionsResponse:
+        """Lists the caller's sessions."""
+        found, token = await self._stages.context.list_sessions(
+            current_tenant.get(), request.page_size, request.page_token
+        )
+        return conversation_pb2.ListSessionsResponse(
+            sessions=[messages.session(each) for each in found], next_page_token=token
+        )
+
+    async def DeleteSession(  # noqa: N802
+        self,
+        request: conversation_pb2.DeleteSessionRequest,
+        context: Context,
+    ) -> Empty:
+        """Deletes a session and its history."""
+        name = check_session_name(request.name, current_tenant.get(), field="name")
+        await self._stages.context.delete_session(name)
+        return Empty()
+
+    async def ListTurns(  # noqa: N802
+        self, request: conversation_pb2.ListTurnsRequest, context: Context
+    ) -> conversation_pb2.ListTurnsResponse:
+        """Lists what was said."""
+        name = check_session_name(request.session, current_tenant.get(), field="session")
+        turns, token = await self._stages.context.list_turns(
+            name, request.page_size, request.page_token
+        )
+        return conversation_pb2.ListTurnsResponse(
+            turns=[messages.turn(each) for each in turns], next_page_token=token
+        )
+
+    async def StreamingConverse(  # type: ignore[override]  # noqa: N802
+        self,
+        request_iterator: Any,
+        context: Context,
+    ) -> None:
+        """Holds a conversation."""
+        requests = aiter(request_iterator)
+        first = await anext(requests, None)
+        if first is None or first.WhichOneof("event") != "setup":
+            raise FailedPrecondition(
+                "the first request of a stream is `setup`", reason="SETUP_MISSING"
+            )
+        if self._draining:
+            raise Unavailable("this server is leaving", reason="DRAINING", retry_after=1.0)
+        if self._vad is None:
+            raise Unavailable("this server is warming up", reason="WARMING_UP", retry_after=1.0)
+        opening = await open_conversation(
+            first.setup, self._stages, self._settings, current_tenant.get()
+        )
+        microphone = Microphone(
+            SpeechDetector(self._vad, self._settings.vad.thresholds()),
+            sample_rate=opening.sample_rate,
+            channels=opening.channels,
+            keep=self._settings.turns.pre_roll_s + _KEPT_BEYOND_PRE_ROLL_S,
+        )
+        runner = SessionRunner(
+            opening,
+            self._stages,
+            self._settings,
+            microphone,
+            context.write,
+            turn_prefix=new_id("t") + "-",
+        )
+        self._runners.add(runner)
+        try:
+            await runner.run(requests)
+        finally:
+            self._runners.discard(runner)

@@ -1,0 +1,131 @@
+"""How a conversation stream begins: the setup is checked, the session opened, its lease taken.
+
+Contract: a session is made, named, or resumed by handle. One driver at a time: without a handle a
+session that is being driven is refused, with one it is taken over. What this gateway cannot do is
+refused here, not ignored later.
+"""
+
+from dataclasses import dataclass
+
+from parley.audio.v1 import audio_pb2
+from parley.conversation.v1 import conversation_pb2
+from parley_core.audio import check_format
+from parley_core.errors import InvalidArgument, NotFound, Unimplemented
+
+from parley_gateway import config as conversation_config
+from parley_gateway.config import ConversationConfig
+from parley_gateway.names import check_session_name, new_id
+from parley_gateway.settings import GatewaySettings
+from parley_gateway.stages.bundle import Stages
+from parley_gateway.stages.context import ContextStage, SessionLease, StoredSession
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A stream that may begin.
+
+    Attributes:
+        session: As stored.
+        lease: The right to drive it.
+        config: In force.
+        sample_rate: Of the user's audio, Hz.
+        channels: Of the user's audio.
+        output_rate: Of the replies' sound, Hz.
+        resumed: It goes on from an earlier stream.
+    """
+
+    session: StoredSession
+    lease: SessionLease
+    config: ConversationConfig
+    sample_rate: int
+    channels: int
+    output_rate: int
+    resumed: bool
+
+
+async def open_conversation(
+    setup: conversation_pb2.ConversationSetup,
+    stages: Stages,
+    settings: GatewaySettings,
+    tenant: str,
+) -> Opening:
+    """Opens the session of a stream.
+
+    Raises:
+        ParleyError: The setup is wrong, the session unknown or driven by another stream, or the
+            context stage is lost.
+    """
+    longest = settings.request_limits.max_text_chars
+    conversation_config.check_config(setup.config, field="setup.config", max_text_chars=longest)
+    refuse_functions(setup.config, "setup.config")
+    rate, channels = _check_pcm(setup.input_format, "setup.input_format")
+    output_rate = settings.output_sample_rate
+    if setup.HasField("output_format"):
+        output_rate, output_channels = _check_pcm(setup.output_format, "setup.output_format")
+        if output_channels != 1:
+            raise InvalidArgument(
+                "replies are mono",
+                field="setup.output_format.channel_count",
+                reason="CHANNEL_COUNT_UNSUPPORTED",
+            )
+    context = stages.context
+    session, resumed = await _find(setup, context, settings, tenant)
+    owner = new_id("gateway-")
+    lease = await context.acquire_lease(
+        session.name, owner, settings.sessions.lease_ttl_s, take_over=resumed
+    )
+    if resumed:
+        # The stream before may have sent until its lease was taken: only now its count is final.
+        session = await context.get_session(session.name)
+    defaults = conversation_config.default_config(settings)
+    kept = conversation_config.from_json(session.config)
+    config = conversation_config.merge(defaults, kept, setup.config)
+    return Opening(session, lease, config, rate, channels, output_rate, resumed)
+
+
+def refuse_functions(config: ConversationConfig, field: str) -> None:
+    """Refuses functions, which conversations of this gateway do not call.
+
+    Raises:
+        Unimplemented: reason FUNCTIONS_UNSUPPORTED.
+    """
+    if config.functions:
+        raise Unimplemented(
+            "conversations do not call functions here; Ask does",
+            reason="FUNCTIONS_UNSUPPORTED",
+            field=f"{field}.functions",
+        )
+
+
+async def _find(
+    setup: conversation_pb2.ConversationSetup,
+    context: ContextStage,
+    settings: GatewaySettings,
+    tenant: str,
+) -> tuple[StoredSession, bool]:
+    match setup.WhichOneof("target"):
+        case "session":
+            name = check_session_name(setup.session, tenant, field="setup.session")
+            return await context.get_session(name), False
+        case "resumption_handle":
+            session = await context.open_handle(setup.resumption_handle)
+            if not session.name.startswith(f"tenants/{tenant}/"):
+                raise NotFound("there is no such resumption handle", reason="HANDLE_UNKNOWN")
+            return session, True
+    persona = setup.config.system_prompt or settings.system_prompt
+    created = await context.create_session(
+        tenant, config=conversation_config.to_json(setup.config), system_prompt=persona
+    )
+    return created, False
+
+
+def _check_pcm(told: audio_pb2.AudioFormat, field: str) -> tuple[int, int]:
+    if told.encoding != audio_pb2.AUDIO_ENCODING_PCM_S16LE:
+        raise InvalidArgument(
+            "streams carry PCM_S16LE",
+            field=f"{field}.encoding",
+            reason="AUDIO_ENCODING_UNSUPPORTED",
+        )
+    channels = told.channel_count or 1
+    check_format(told.sample_rate_hertz, channels, field=field)
+    return told.sample_rate_hertz, channels

@@ -1,0 +1,48 @@
+"""The gateway process: settings, wiring, serve."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+from parley.conversation.v1 import conversation_pb2_grpc, speech_pb2_grpc
+from parley_core.logging import get_logger
+from parley_core.server import Server
+
+from parley_gateway import conversation_service, speech_service
+from parley_gateway.conversation_service import ConversationService
+from parley_gateway.settings import GatewaySettings
+from parley_gateway.speech_service import SpeechService
+from parley_gateway.stages.bundle import open_stages
+
+_log = get_logger("parley.gateway")
+
+
+async def serve(settings: GatewaySettings) -> None:
+    """Serves until a signal ends it. Stages that are down make calls fail, not the gateway."""
+    async with AsyncExitStack() as closing:
+        server, conversations = await build_server(settings, closing)
+
+        async def warm_up() -> None:
+            await asyncio.to_thread(conversations.warm_up)
+
+        await server.run(warm_up=warm_up)
+
+
+async def build_server(
+    settings: GatewaySettings, closing: AsyncExitStack
+) -> tuple[Server, ConversationService]:
+    """Wires the server up; `closing` closes the channels to the stages."""
+    stages = await open_stages(settings.stages, closing)
+    server = Server(settings, name="gateway")
+    conversations = ConversationService(stages, settings)
+    server.add(
+        speech_pb2_grpc.add_SpeechServiceServicer_to_server,
+        SpeechService(stages, settings),
+        speech_service.FULL_NAME,
+    )
+    server.add(
+        conversation_pb2_grpc.add_ConversationServiceServicer_to_server,
+        conversations,
+        conversation_service.FULL_NAME,
+    )
+    server.on_drain(conversations.drain)
+    return server, conversations

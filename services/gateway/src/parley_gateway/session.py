@@ -1,0 +1,344 @@
+"""One conversation stream: what comes in is told to the turn controller, what it decides is done.
+
+Contract: a task group per stream holds every task; when it ends, nothing of the stream is left.
+Effects are executed at once and in order, without waiting: sound that waits for the client never
+delays an interruption. The stream ends when the client closes or leaves, when the lease is lost,
+or, at a turn boundary, when the server drains or the stream is too old. Not for decisions (`turns`)
+or for the wire (`conversation_service`).
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from parley.conversation.v1 import conversation_pb2
+from parley_core import context as call_context
+from parley_core.errors import (
+    ParleyError,
+    Unavailable,
+)
+from parley_core.logging import get_logger
+
+from parley_gateway import config as conversation_config
+from parley_gateway import messages, responses
+from parley_gateway.config import ConversationConfig
+from parley_gateway.conversation_reply import ConversationReply
+from parley_gateway.history import History
+from parley_gateway.inbox import Inbox
+from parley_gateway.microphone import Microphone
+from parley_gateway.opening import Opening
+from parley_gateway.outbox import Outbox
+from parley_gateway.reply import ReplyAudio, ReplyEvent
+from parley_gateway.session_metrics import STALE_DROPPED, STREAMS
+from parley_gateway.settings import GatewaySettings
+from parley_gateway.stages.bundle import Stages
+from parley_gateway.stages.context import TurnStatus, TurnUpdate
+from parley_gateway.turns import effects as fx
+from parley_gateway.turns import events as ev
+from parley_gateway.turns.controller import State, TurnController
+from parley_gateway.turns.events import ReplyKey
+from parley_gateway.turns.problem import Problem
+from parley_gateway.utterance import Utterance
+
+Request = conversation_pb2.StreamingConverseRequest
+Response = conversation_pb2.StreamingConverseResponse
+
+_CLEAN_UP_S = 2.0
+_STATUSES = {
+    fx.Status.COMPLETED: TurnStatus.COMPLETED,
+    fx.Status.INTERRUPTED: TurnStatus.INTERRUPTED,
+    fx.Status.CANCELLED: TurnStatus.CANCELLED,
+    fx.Status.FAILED: TurnStatus.FAILED,
+}
+_log = get_logger("parley.gateway.session")
+
+
+class _StreamEnded(Exception):  # noqa: N818 - it is no error
+    """Ends the task group of a stream."""
+
+
+class SessionRunner:
+    """Runs one stream from its setup to its end."""
+
+    def __init__(
+        self,
+        opening: Opening,
+        stages: Stages,
+        settings: GatewaySettings,
+        microphone: Microphone,
+        write: Callable[[Response], Awaitable[None]],
+        *,
+        turn_prefix: str,
+    ) -> None:
+        """Prepares the stream.
+
+        Args:
+            opening: What the setup came to.
+            stages: Do the work.
+            settings: Limits.
+            microphone: Of this stream.
+            write: Sends a message to the client.
+            turn_prefix: Begins the turn ids of this stream.
+        """
+        self._opening = opening
+        self._stages = stages
+        self._settings = settings
+        self._microphone = microphone
+        self.config = opening.config
+        self._began_at = time.monotonic()
+        session, fence = opening.session.name, opening.lease.fence
+        self._outbox = Outbox(write, self._elapsed, opening.session.last_sequence)
+        self._history = History(stages.context, session, fence, self._on_history_lost)
+        rules = conversation_config.turn_rules(self.config, settings)
+        self._controller = TurnController(session, turn_prefix, rules)
+        self._utterance: Utterance | None = None
+        self._reply: ConversationReply | None = None
+        self._reply_task: asyncio.Task[None] | None = None
+        self._transcripts: set[asyncio.Task[None]] = set()
+        self._wake_at: float | None = None
+        self._wake_changed = asyncio.Event()
+        self._ending = asyncio.Event()
+        self._input_ended = False
+        self._leaving = ""
+        self._tasks: asyncio.TaskGroup
+
+    def leave(self, reason: str) -> None:
+        """Ends the stream at the next turn boundary."""
+        self._leaving = self._leaving or reason
+        self._check_end()
+
+    async def run(self, requests: AsyncIterator[Request]) -> None:
+        """Runs until the stream ends.
+
+        Raises:
+            ParleyError: The client broke the protocol, or the lease was lost (possibly inside an
+                ExceptionGroup).
+        """
+        complete = conversation_config.in_force(self.config, self._settings)
+        self._outbox.put(responses.setup_complete(self._opening, complete, self._settings))
+        self._put_resumption()
+        inbox = Inbox(self, self._microphone, self._settings)
+        with STREAMS.track_inprogress():
+            try:
+                async with asyncio.TaskGroup() as self._tasks:
+                    self._tasks.create_task(self._outbox.run())
+                    self._tasks.create_task(self._history.run())
+                    self._tasks.create_task(self._keep_lease())
+                    self._tasks.create_task(self._keep_time())
+                    self._tasks.create_task(self._grow_old())
+                    self._tasks.create_task(inbox.run(requests))
+                    await self._ending.wait()
+                    if self._transcripts and not self._leaving:
+                        await asyncio.wait(self._transcripts)
+                    await self._history.written()
+                    if self._leaving:
+                        self._put_resumption()
+                        self._outbox.put(responses.go_away(self._leaving))
+                    await self._outbox.empty()
+                    raise _StreamEnded
+            except* _StreamEnded:
+                pass
+            finally:
+                await self._close()
+
+    def hear(self, pcm: bytes) -> None:
+        """Takes the user's audio, PCM_S16LE, mono, 16 kHz."""
+        if self._utterance:
+            self._utterance.hear(pcm)
+
+    def close_input(self) -> None:
+        """Takes note that the client sends nothing more."""
+        self.feed(ev.AudioEnded(self._microphone.offset))
+        self._input_ended = True
+        self._check_end()
+
+    def reconfigure(self, config: ConversationConfig) -> None:
+        """Goes by another configuration from the next turn on."""
+        self.config = config
+        self._controller.rules = conversation_config.turn_rules(config, self._settings)
+        self._history.update_session(
+            config=conversation_config.to_json(config), system_prompt=config.system_prompt
+        )
+
+    # What is decided
+
+    def feed(self, event: ev.Event) -> None:
+        """Tells the controller, and does what it decides."""
+        for effect in self._controller.feed(event, time.monotonic()):
+            self._execute(effect)
+        self._check_end()
+
+    def _execute(self, effect: fx.Effect) -> None:
+        match effect:
+            case fx.Send(_, output):
+                self._send_output(output)
+            case fx.WakeAt(at):
+                self._wake_at = at
+                self._wake_changed.set()
+            case fx.TellActivity():
+                self._outbox.put(responses.activity(effect))
+            case fx.TellDecision():
+                self._outbox.put(responses.decision(effect))
+            case fx.OpenUtterance(turn_id, offset):
+                self._open_utterance(turn_id, offset)
+            case fx.StartReply(key, text, speech_ended_at):
+                self._start_reply(key, text, speech_ended_at)
+            case fx.CancelReply():
+                if self._reply_task:
+                    self._reply_task.cancel()
+            case fx.TellInterruption(key, _, heard):
+                self._outbox.drop(key.response_id)
+                text = self._reply.heard(heard) if self._reply else ""
+                self._outbox.put(responses.interruption(effect, text))
+            case fx.CompleteResponse():
+                self._complete(effect)
+            case fx.RecordTurn(_, status, heard_seconds):
+                if self._reply:
+                    self._reply.keep(_STATUSES[status], heard_seconds)
+                self._history.update_session(last_sequence=self._outbox.last_sequence)
+            case fx.TellNotice(problem):
+                self._outbox.put(responses.notice(problem))
+            case fx.DropStale():
+                STALE_DROPPED.inc()
+
+    def _open_utterance(self, turn_id: str, offset: float) -> None:
+        deadline = self._settings.stages.tokenizer.deadline_s
+        utterance = Utterance(self._stages.tokenizer, turn_id, deadline)
+        utterance.hear(self._microphone.since(offset - self._settings.turns.pre_roll_s))
+        self._utterance = utterance
+        self._tasks.create_task(utterance.run())
+
+    def _start_reply(self, key: ReplyKey, text: str | None, speech_ended: float) -> None:
+        utterance: Utterance | None = None
+        if text is None and self._utterance:
+            utterance, self._utterance = self._utterance, None
+            utterance.end()
+        reply = ConversationReply(
+            key,
+            self._stages,
+            self._settings,
+            self.config,
+            self._history,
+            output_rate=self._opening.output_rate,
+            speech_ended=speech_ended,
+            produce=self._produce,
+            on_question_kept=self._expect_transcript,
+        )
+        self._reply = reply
+        self._outbox.put(responses.started(key))
+        self._reply_task = self._tasks.create_task(self._run_reply(reply, utterance, text or ""))
+
+    async def _run_reply(
+        self, reply: ConversationReply, utterance: Utterance | None, text: str
+    ) -> None:
+        try:
+            await reply.run(utterance, text)
+        except Exception as error:
+            problem = messages.problem_of(error)
+            if problem is None:
+                _log.exception("reply_crashed", turn=reply.key.turn_id)
+                problem = Problem(13, "INTERNAL", "an internal error; the server's log has it")
+            self.feed(ev.ReplyFailed(reply.key, problem))
+        else:
+            self.feed(ev.ReplyFinished(reply.key))
+
+    async def _produce(self, event: ReplyEvent) -> None:
+        await self._outbox.room()
+        length = event.audio.duration if isinstance(event, ReplyAudio) else 0.0
+        self.feed(ev.ReplyProduced(event.key, event, length))
+
+    def _send_output(self, output: object) -> None:
+        told = responses.output(output)  # type: ignore[arg-type]
+        if told:
+            self._outbox.put(told)
+
+    def _complete(self, effect: fx.CompleteResponse) -> None:
+        reply = self._reply
+        if not reply:
+            raise AssertionError("a response that was started is there until the next")
+        told = responses.completed(effect, reply.usage, reply.latency, cut_off=reply.cut_off)
+        self._outbox.put(told)
+
+    def _expect_transcript(self, key: ReplyKey) -> None:
+        task = self._tasks.create_task(self._tell_transcript(key))
+        self._transcripts.add(task)
+        task.add_done_callback(self._transcripts.discard)
+
+    async def _tell_transcript(self, key: ReplyKey) -> None:
+        """Waits for the words of the user; that they come late or never is no failure."""
+        await self._history.written()
+        try:
+            turn = await self._stages.context.append_turn(
+                key.session,
+                TurnUpdate(key.turn_id),
+                fence=self._opening.lease.fence,
+                transcript_wait=self._settings.sessions.transcript_wait_s,
+            )
+        except ParleyError as error:
+            _log.warning("transcript_missing", turn=key.turn_id, reason=error.reason)
+            return
+        if turn.user_text:
+            self._outbox.put(responses.transcript(key.turn_id, turn.user_text))
+
+    # Time, lease and end
+
+    async def _keep_time(self) -> None:
+        while True:
+            self._wake_changed.clear()
+            delay = None if self._wake_at is None else self._wake_at - time.monotonic()
+            try:
+                async with asyncio.timeout(None if delay is None else max(0.0, delay)):
+                    await self._wake_changed.wait()
+            except TimeoutError:
+                if self._wake_at is not None and time.monotonic() >= self._wake_at:
+                    self.feed(ev.Tick())
+
+    async def _keep_lease(self) -> None:
+        ttl = self._settings.sessions.lease_ttl_s
+        lease = self._opening.lease
+        while True:
+            await asyncio.sleep(ttl / 3)
+            try:
+                await self._stages.context.renew_lease(self._opening.session.name, lease.fence, ttl)
+            except Unavailable as error:
+                # While the stage is gone nobody else can take the lease either.
+                _log.warning("lease_not_renewed", reason=error.reason)
+
+    async def _grow_old(self) -> None:
+        await asyncio.sleep(self._settings.request_limits.max_stream_age_s)
+        self.leave("the stream is too old")
+
+    def _check_end(self) -> None:
+        if (self._leaving and self._controller.state is State.SILENCE) or (
+            self._input_ended and self._controller.settled
+        ):
+            self._ending.set()
+
+    async def _close(self) -> None:
+        """Gives the session back; what was begun is kept as cancelled."""
+        call_context.set_remaining(None)
+        if self._reply and not self._controller.settled:
+            self._reply.keep(TurnStatus.CANCELLED, self._controller.heard(time.monotonic()))
+        self._history.update_session(last_sequence=self._outbox.last_sequence)
+        try:
+            async with asyncio.timeout(_CLEAN_UP_S):
+                await self._history.finish()
+                await self._stages.context.release_lease(
+                    self._opening.session.name, self._opening.lease.fence
+                )
+        except (ParleyError, TimeoutError) as error:
+            _log.warning("session_not_released", cause=type(error).__name__)
+
+    def _put_resumption(self) -> None:
+        handle = self._opening.lease.resumption_handle
+        self._outbox.put(responses.resumption(handle, self._opening.session.expire_time))
+
+    def _on_history_lost(self, error: ParleyError) -> None:
+        self.notice(error)
+
+    def notice(self, error: ParleyError) -> None:
+        """Tells the client of an error that does not end the stream."""
+        self._outbox.put(responses.notice(messages.problem_of_error(error)))
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._began_at
