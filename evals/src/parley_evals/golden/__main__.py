@@ -1,4 +1,7 @@
-"""`python -m parley_evals.golden PATH`: prints the parity table and exits with 1 when a check fails."""
+"""`python -m parley_evals.golden PATH`.
+
+Prints the parity table and exits with 1 when a check fails.
+"""
 
 import sys
 from pathlib import Path
@@ -12,7 +15,9 @@ from parley_evals.golden.runner import discover, run
 
 def table(checks: list[Check]) -> Table:
     """One row a quantity; failed rows are marked."""
-    rows = Table("case", "quantity", "max error", "tolerance", "pass", title="Parity with the reference")
+    rows = Table(
+        "case", "quantity", "max error", "tolerance", "pass", title="Parity with the reference"
+    )
     for check in checks:
         verdict = "yes" if check.passed else "[bold red]NO[/]"
         tolerance = "exact" if check.tolerance == 0 else f"{check.tolerance:.1e}"

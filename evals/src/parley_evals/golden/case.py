@@ -58,7 +58,10 @@ class GoldenCase:
         return float(self.meta["tolerance"][key])
 
     def checkpoint(self, index: int = 0) -> Path:
-        """The checkpoint folder: `checkpoint/` beside case.json, or what its `checkpoint` entry names first."""
+        """The checkpoint folder.
+
+        `checkpoint/` beside case.json, or what its `checkpoint` entry names first.
+        """
         own = self.folder / "checkpoint"
         if own.is_dir():
             return own
@@ -86,7 +89,10 @@ class GoldenCase:
                 yield key.removesuffix(suffix)
 
     def close(self, quantity: str, ours: ArrayLike, golden: ArrayLike, tolerance: float) -> Check:
-        """Compares arrays by their largest absolute difference; another shape or a NaN is an infinite error."""
+        """Compares arrays by their largest absolute difference.
+
+        Another shape or a NaN is an infinite error.
+        """
         left = np.asarray(ours, dtype=np.float64)
         right = np.asarray(golden, dtype=np.float64)
         if left.size == right.size and left.ndim != right.ndim:

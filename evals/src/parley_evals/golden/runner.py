@@ -1,6 +1,7 @@
 """Finds golden cases below a folder and runs the comparison that fits each.
 
-The kind of a case is told by what its case.json says the reference ran, so folders may have any name.
+The kind of a case is told by what its case.json says the reference ran, so folders may have any
+name.
 """
 
 import traceback
@@ -60,7 +61,10 @@ def comparison(case: GoldenCase) -> Comparison | None:
 
 
 def run(case: GoldenCase) -> Iterator[Check]:
-    """The checks of one case. An unknown kind or an exception is a failed check, never a skipped one."""
+    """The checks of one case.
+
+    An unknown kind or an exception is a failed check, never a skipped one.
+    """
     compare = comparison(case)
     if compare is None:
         yield Check(case.name, "kind of case is not known", np.inf, 0.0)
