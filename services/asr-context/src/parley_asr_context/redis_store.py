@@ -1,0 +1,239 @@
+"""The connection to Redis: bounded reconnects, typed failures, scripts that make writes atomic.
+
+Contract: whatever goes wrong between here and Redis reaches the caller as `Unavailable` with a hint
+when to come back; nothing waits for Redis without bound. Scripts may run twice when a reply gets
+lost, so every script gives the same result the second time.
+
+Durability is Redis's own: with `appendonly yes` and `appendfsync always` an acknowledged write
+survives the crash of the Redis host, with `everysec` all but the last second does. `Store.check`
+tells whether the append-only file is on. Not for: what the keys mean (`sessions`, `turns`,
+`leases`, `transcription_queue`).
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from typing import Any
+
+from parley_core.errors import (
+    Aborted,
+    AlreadyExists,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    ParleyError,
+    ResourceExhausted,
+    Unavailable,
+)
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import (
+    BusyLoadingError,
+    ClusterDownError,
+    ConnectionError,  # noqa: A004 - Redis's own name for it
+    MasterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisClusterException,
+    TimeoutError,  # noqa: A004 - Redis's own name for it
+    TryAgainError,
+)
+
+from parley_asr_context.keys import SessionName
+
+RETRY_AFTER_S = 1.0
+"""When a caller should come back after a failure of Redis, seconds."""
+
+_DOWN = (
+    ConnectionError,
+    TimeoutError,
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    ReadOnlyError,
+    RedisClusterException,
+    TryAgainError,
+    OSError,
+)
+
+
+@contextlib.contextmanager
+def redis_failures() -> Iterator[None]:
+    """Turn failures to reach Redis, and a Redis that takes no writes, into `Unavailable`.
+
+    Also keeps a cancellation from getting lost: redis-py sends through `asyncio.wait_for`, which
+    before Python 3.12 swallows a cancellation that arrives just as the sending ends.
+    """
+    task = asyncio.current_task()
+    cancellations = task.cancelling() if task else 0
+    try:
+        yield
+        if task and task.cancelling() > cancellations:
+            raise asyncio.CancelledError
+    except OutOfMemoryError as error:
+        raise Unavailable(
+            "Redis has no memory left for new data",
+            reason="REDIS_OUT_OF_MEMORY",
+            retry_after=RETRY_AFTER_S,
+        ) from error
+    except _DOWN as error:
+        raise Unavailable(
+            "Redis cannot be reached", reason="REDIS_UNAVAILABLE", retry_after=RETRY_AFTER_S
+        ) from error
+
+
+class Store:
+    """One Redis (or Redis Cluster) and the scripts that run on it.
+
+    Safe for concurrent use. `client` is the redis-py client for commands that need no script.
+    """
+
+    def __init__(self, client: "Redis | RedisCluster") -> None:
+        self.client: Any = client
+        prelude = _source("prelude")
+        self._scripts = {
+            name: client.register_script(f"{prelude}\n{_source(name)}") for name in SCRIPTS
+        }
+
+    @classmethod
+    def connect(
+        cls,
+        url: str,
+        *,
+        cluster: bool = False,
+        timeout_s: float = 5.0,
+        retries: int = 3,
+        max_connections: int = 256,
+    ) -> "Store":
+        """Prepare a store; the first command connects.
+
+        Args:
+            url: `redis://`, `rediss://` or `unix://`, with the database and the credentials in it.
+            cluster: `url` names a node of a Redis Cluster.
+            timeout_s: Bound on connecting and on one reply, seconds.
+            retries: How often one command is tried again after a failure, 50 ms to 1 s apart.
+            max_connections: Bound on the sockets of this process.
+        """
+        retry = Retry(ExponentialWithJitterBackoff(cap=1.0, base=0.05), retries)
+        kind: Any = RedisCluster if cluster else Redis
+        return cls(
+            kind.from_url(
+                url,
+                retry=retry,
+                socket_timeout=timeout_s,
+                socket_connect_timeout=timeout_s,
+                health_check_interval=15,
+                max_connections=max_connections,
+            )
+        )
+
+    async def check(self) -> bool:
+        """Ask Redis whether it is there, and whether its append-only file is on.
+
+        Raises:
+            Unavailable: It is not there.
+        """
+        with redis_failures():
+            info = await self.client.info("persistence")
+        nodes = info.values() if "aof_enabled" not in info else [info]
+        return all(bool(node["aof_enabled"]) for node in nodes)
+
+    async def run(
+        self, script: str, name: SessionName, *arguments: object, fence: int | None = None
+    ) -> list[Any]:
+        """Run a script of one session.
+
+        Args:
+            script: A name out of `SCRIPTS`.
+            name: The session whose keys it gets.
+            arguments: ARGV after the fence.
+            fence: Fencing token of the caller's lease; None writes unfenced.
+
+        Returns:
+            What the script answers after `OK`.
+
+        Raises:
+            NotFound: No such session, turn or handle; reason `SESSION_EXPIRED` when it once was
+            there. Aborted: The fence is stale, or the lease is held by another owner.
+            AlreadyExists: The session is there already. InvalidArgument: The text said to be heard
+            was never generated. ResourceExhausted: The session holds as many turns as it may.
+            Unavailable: Redis cannot be reached.
+        """
+        argv: list[Any] = ["" if fence is None else str(fence), *arguments]
+        with redis_failures():
+            answer = await self._scripts[script](keys=name.keys(), args=argv, client=self.client)
+        code = answer[0].decode()
+        if code == "OK":
+            return list(answer[1:])
+        raise _refusal(code, name, answer[1:])
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self.client.aclose()
+
+
+SCRIPTS: Sequence[str] = (
+    "handle_open",
+    "lease_acquire",
+    "lease_release",
+    "lease_renew",
+    "session_create",
+    "session_delete",
+    "session_get",
+    "session_update",
+    "turn_append",
+    "turn_audio",
+    "turn_get",
+    "turn_list",
+    "turn_requeue",
+    "turn_transcribed",
+    "turn_truncate",
+)
+
+
+def _source(name: str) -> str:
+    return (resources.files("parley_asr_context") / "lua" / f"{name}.lua").read_text()
+
+
+def _refusal(code: str, name: SessionName, details: list[bytes]) -> ParleyError:
+    told = [detail.decode() for detail in details]
+    match code:
+        case "SESSION_NOT_FOUND":
+            return NotFound(f"{name} does not exist", reason=code)
+        case "SESSION_EXPIRED":
+            return NotFound(f"{name} has expired", reason=code)
+        case "SESSION_EXISTS":
+            return AlreadyExists(f"{name} exists already", reason=code)
+        case "TURN_NOT_FOUND":
+            return NotFound(f"{name} has no such turn", reason=code)
+        case "HANDLE_UNKNOWN":
+            return NotFound(f"the resumption handle of {name} is not valid any more", reason=code)
+        case "FENCE_STALE":
+            return Aborted(
+                f"{name} is driven by a newer lease (fence {told[0]})",
+                reason=code,
+                metadata={"newest_fence": told[0]},
+            )
+        case "LEASE_HELD":
+            return Aborted(
+                f"{name} is leased to another owner for {int(told[0]) / 1000:.1f} s",
+                reason=code,
+                retry_after=int(told[0]) / 1000,
+            )
+        case "TURNS_EXHAUSTED":
+            return ResourceExhausted(
+                f"{name} holds as many turns as it may",
+                reason=code,
+                quota=f"{name}/turns:{told[0]}",
+            )
+        case "HEARD_NOT_GENERATED":
+            return InvalidArgument(
+                "what was heard is not the beginning of what was generated",
+                field="heard_text",
+                reason=code,
+            )
+        case "GONE" | "AUDIO_EXPIRED":
+            return NotFound(f"{name} does not wait for this transcript", reason=code)
+    return Internal(f"script answered {code}", reason=code)

@@ -1,0 +1,92 @@
+import asyncio
+
+import numpy as np
+import pytest
+from fakes import Counting
+from parley_asr_context.history import History
+from parley_asr_context.keys import SessionName
+from parley_asr_context.redis_store import Store
+from parley_asr_context.sessions import Sessions
+from parley_asr_context.token_counter import MessageCounter, utf8_upper_bound
+from parley_asr_context.transcription_queue import TranscriptionQueue
+from parley_asr_context.turns import Draft, TranscriptState, Turns
+from parley_asr_context.worker import TranscriptionWorker, WorkerConfig
+from parley_core.errors import Unavailable
+from redis_fixture import RedisServer, eventually
+
+pytestmark = pytest.mark.contract
+
+NAME = SessionName("tenant", "session")
+PCM = np.arange(1600, dtype=np.int16)
+
+
+@pytest.fixture
+def server(tmp_path):
+    server = RedisServer(tmp_path)
+    server.start()
+    yield server
+    server.kill()
+
+
+async def test_no_acknowledged_turn_is_lost_when_redis_is_killed_and_comes_back(server):
+    store = Store.connect(server.url, retries=1, timeout_s=1)
+    assert await store.check(), "the fixture runs with the append-only file on"
+    turns, queue = Turns(store, max_turns=999, audio_ttl=60), TranscriptionQueue(store)
+    history = History(turns, queue, MessageCounter(utf8_upper_bound), requeue_after=60)
+    await Sessions(store).create(NAME, ttl=60)
+    acknowledged = []
+    for i in range(30):
+        await history.append(NAME, Draft(f"t{i}", user_audio=(i,), pcm=PCM[: 100 + i]))
+        acknowledged.append(f"t{i}")
+
+    server.kill()
+    with pytest.raises(Unavailable) as down:
+        await history.append(NAME, Draft("lost"))
+    assert (down.value.reason, down.value.retry_after) == ("REDIS_UNAVAILABLE", 1.0)
+    worker = TranscriptionWorker(
+        "w", queue, turns, Counting(), WorkerConfig(min_idle=0.05, block=0.02, backoff=0.1)
+    )
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(worker.run())
+        await asyncio.to_thread(server.start)
+
+        async def settled():
+            found = await turns.page(NAME, limit=999)
+            done = all(turn.transcript is TranscriptState.DONE for turn in found)
+            return found if done else None
+
+        found = await eventually(settled)
+        task.cancel()
+    assert [turn.turn_id for turn in found] == acknowledged
+    assert [turn.user_text for turn in found] == [f"{100 + i} samples" for i in range(30)]
+    await store.aclose()
+
+
+async def test_an_absent_redis_is_told_at_once(tmp_path):
+    store = Store.connect(f"unix://{tmp_path}/nobody.sock", retries=1, timeout_s=1)
+    async with asyncio.timeout(5):
+        with pytest.raises(Unavailable):
+            await store.check()
+        with pytest.raises(Unavailable):
+            await Sessions(store).get(NAME)
+    await store.aclose()
+
+
+async def test_a_cancelled_call_stays_cancelled(server):
+    """redis-py on Python 3.11 can swallow a cancellation; the store hands it on."""
+    store = Store.connect(server.url)
+    await Sessions(store).create(NAME, ttl=60)
+
+    async def forever():
+        while True:
+            await Sessions(store).get(NAME)
+
+    for i in range(60):
+        task = asyncio.create_task(forever())
+        for _ in range(i):
+            await asyncio.sleep(0)
+        task.cancel()
+        done, _ = await asyncio.wait([task], timeout=5)
+        assert done, "the cancellation was swallowed"
+        assert task.cancelled()
+    await store.aclose()
