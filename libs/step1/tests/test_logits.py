@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from step1.logits import AllowedIds, AudioGrammar, RepetitionFilter
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.mark.golden
+def test_repetition_filter_equals_the_references(golden):
+    inputs = np.load(golden / "10_tts_prompt" / "inputs.npz")
+    outputs = np.load(golden / "10_tts_prompt" / "outputs.npz")
+    names = [key.removesuffix(".ids") for key in inputs if key.endswith(".ids")]
+    assert names
+    for name in names:
+        scores = torch.tensor(inputs[f"{name}.scores"])
+        RepetitionFilter().apply(inputs[f"{name}.ids"].tolist(), scores)
+        np.testing.assert_array_equal(scores.numpy(), outputs[f"{name}.scores_out"])
+
+
+def test_nothing_is_banned_before_the_window_is_full_or_without_a_repeat():
+    rule = RepetitionFilter()
+    assert rule.banned([5] * 9) is None
+    assert rule.banned([5] * 10) == 5
+    assert rule.banned([9, *range(8), 9]) == 9
+    assert rule.banned([9, *range(9), 9]) is None
+
+
+@given(st.integers(0, 10_000), st.integers(0, 3))
+def test_the_grammar_allows_the_codebook_of_the_phase_only(generated, min_groups):
+    rule = AudioGrammar(min_groups=min_groups)
+    ids = {i for low, high in rule.allowed(generated) for i in (low, high - 1)}
+    codes = {i - 65536 for i in ids if i != 3}
+    assert codes == ({0, 1023} if generated % 5 < 2 else {1024, 5119})
+    assert (3 in ids) == (generated % 5 == 0 and generated // 5 >= min_groups)
+
+
+def test_the_grammar_follows_the_configured_ids():
+    assert AudioGrammar(audio_offset=100, stop_id=7000).allowed(0) == ((100, 1124), (7000, 7001))
+
+
+def test_allowed_ids_do_not_depend_on_the_step():
+    rule = AllowedIds(((3, 9),))
+    assert rule.allowed(0) == rule.allowed(77) == ((3, 9),)
