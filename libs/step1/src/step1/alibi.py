@@ -1,4 +1,4 @@
-"""Square-root ALiBi, the only position signal of Step-1 (spec 2.2): bias(q, k) = -slope * sqrt(q - k)."""
+"""Square-root ALiBi, Step-1's position signal (spec 2.2): bias(q, k) = -slope * sqrt(q - k)."""
 
 import torch
 
@@ -23,9 +23,7 @@ def alibi_slopes(heads: int) -> torch.Tensor:
     return torch.tensor(slopes, dtype=torch.float32)
 
 
-def sqrt_bias(
-    slopes: torch.Tensor, query_positions: torch.Tensor, key_count: int
-) -> torch.Tensor:
+def sqrt_bias(slopes: torch.Tensor, query_positions: torch.Tensor, key_count: int) -> torch.Tensor:
     """Causal attention bias over keys 0..key_count-1, computed in float32.
 
     Args:

@@ -1,8 +1,8 @@
 """`config.json` of a Step-1 checkpoint as a typed, checked value.
 
-Invariants: heads divide the hidden size, KV groups divide the heads, the audio ids fit the vocabulary.
-Defaults are those of the published configuration class (spec 2.1), save one: a missing tie flag means an
-untied head, because every published checkpoint is untied (spec 2.3).
+Invariants: heads divide the hidden size, KV groups divide the heads, the audio ids fit the
+vocabulary. Defaults are those of the published configuration class (spec 2.1), save one: a missing
+tie flag means an untied head, because every published checkpoint is untied (spec 2.3).
 """
 
 import json
@@ -27,7 +27,7 @@ class Step1Config:
         hidden_size: Width of the residual stream.
         intermediate_size: Width of the SwiGLU layer.
         num_attention_heads: Query heads.
-        num_attention_groups: Key/value heads; each serves `heads_per_group` consecutive query heads.
+        num_attention_groups: Key/value heads; each serves `heads_per_group` consecutive heads.
         num_hidden_layers: Decoder layers.
         max_seq_len: Context length in tokens, prompt and reply together.
         vocab_size: Rows of the embedding table, padding rows included.
@@ -37,8 +37,8 @@ class Step1Config:
         eos_token_id: `<|EOT|>`, which ends a turn and generation.
         tie_word_embeddings: Whether the head shares the embedding table.
         audio_token_offset: Vocabulary id of dual-code id 0.
-        alibi_slopes: One slope a query head, where the checkpoint lists them; otherwise they follow
-            from the head count.
+        alibi_slopes: One slope a query head, where the checkpoint lists them; otherwise they
+            follow from the head count.
     """
 
     hidden_size: int = 5120

@@ -1,13 +1,13 @@
 """The Step-1 decoder in torch: pre-norm, RMSNorm, grouped KV heads, sqrt-ALiBi, SwiGLU (spec 2.2).
 
-One forward pass takes any mix of spans: one token of a running reply, a chunk of a prompt, many of each.
-The linear layers see all tokens as one matrix; attention runs once for all one-token spans and once for
-each longer one.
+One forward pass takes any mix of spans: one token of a running reply, a chunk of a prompt, many of
+each. The linear layers see all tokens as one matrix; attention runs once for all one-token spans
+and once for each longer one.
 
-Invariant (`batch_invariant=True`, float32 on CPU, one intra-op thread): a token's logits are bit for bit
-the same whatever else is in the pass and however its prompt was cut into chunks. BLAS picks its kernel,
-and with it the order of summation, by the number of rows; so matrices are padded to a row count from
-which the choice no longer changes, and keys to whole blocks.
+Invariant (`batch_invariant=True`, float32 on CPU, one intra-op thread): a token's logits are bit
+for bit the same whatever else is in the pass and however its prompt was cut into chunks. BLAS picks
+its kernel, and with it the order of summation, by the number of rows; so matrices are padded to a
+row count from which the choice no longer changes, and keys to whole blocks.
 
 Not here: which spans to run (scheduler), which token to take (sampling).
 """
@@ -183,7 +183,7 @@ class Step1Model:
 
         Args:
             token_ids: The tokens of all spans, in the order of `spans`.
-            spans: At most one span a slot; one-token spans of neighbouring slots are cheapest together.
+            spans: At most one a slot; one-token spans of neighbouring slots are cheapest together.
             cache: Holds the earlier keys of each slot; this pass's keys are added.
             logits_rows: Indices into `token_ids` of the tokens whose logits are wanted.
 
@@ -222,7 +222,8 @@ class Step1Model:
             normed = self._rms_norm(hidden, layer.post_norm)
             gate, up = F.linear(normed, layer.gate_up).chunk(2, dim=-1)
             hidden = hidden + F.linear(F.silu(gate) * up, layer.down)
-        wanted = self._pad_rows(hidden[torch.tensor(logits_rows, device=self.device)])
+        rows = torch.tensor(logits_rows, dtype=torch.int64, device=self.device)
+        wanted = self._pad_rows(hidden[rows])
         logits = F.linear(self._rms_norm(wanted, self._norm), self._head)
         return logits[: len(logits_rows)].float()
 
@@ -287,8 +288,8 @@ class Step1Model:
         """Bias `[len(positions), groups, heads_per_group, keys rounded up to whole blocks]`."""
         block = KEY_BLOCK if self._min_rows > 1 else 1
         bias = sqrt_bias(self._slopes, positions, -(-keys // block) * block)
-        groups = self.config.num_attention_groups
-        return bias.unflatten(1, (groups, self.config.heads_per_group)).to(self.dtype)
+        groups, heads = self.config.num_attention_groups, self.config.heads_per_group
+        return bias.view(bias.shape[0], groups, heads, bias.shape[-1]).to(self.dtype)
 
     def _pad_queries(self, x: torch.Tensor) -> torch.Tensor:
         missing = self._min_rows - x.shape[2]
@@ -297,7 +298,7 @@ class Step1Model:
     def _attend(
         self, query: torch.Tensor, group: _AttentionGroup, cache: KVCache, layer: int
     ) -> torch.Tensor:
-        """Attention of one group: query `[tokens, groups, heads_per_group, head_dim]` in and flat out."""
+        """Attention of one group: query `[tokens, groups, heads_per_group, head_dim]`, flat out."""
         keys, values = cache.read(layer, group.slots, group.bias.shape[-1])
         if group.length > 1:
             stacked = query.transpose(0, 1).flatten(1, 2).unsqueeze(0)
@@ -311,8 +312,8 @@ class Step1Model:
             self._pad_queries(stacked), keys, values, attn_mask=group.bias
         )[:, :, :queries]
         if group.length > 1:
-            heads = self.config.heads_per_group
-            result = result[0].unflatten(1, (group.length, heads)).transpose(0, 1)
+            split = (query.shape[1], group.length, query.shape[2], query.shape[3])
+            result = result[0].reshape(split).transpose(0, 1)
         elif group.batch_index is not None:
             result = result[group.batch_index]
         return result.reshape(query.shape[0], -1)

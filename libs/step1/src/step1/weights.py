@@ -1,8 +1,8 @@
 """Step-1 weights on disk: safetensors files, one or many, read shard by shard.
 
-Contract: every tensor that the config calls for exists once, whole, with the right shape and a float
-dtype, or `WeightsError` names the first that does not in one line, before any of them is loaded.
-Pickle formats are never opened.
+Contract: every tensor that the config calls for exists once, whole, with the right shape and a
+float dtype, or `WeightsError` names the first that does not in one line, before any of them is
+loaded. Pickle formats are never opened.
 """
 
 import json

@@ -1,1 +1,1 @@
-"""Engines: many generation requests at once on one set of weights. `contract` is what callers see."""
+"""Engines: many requests at once on one set of weights. `contract` is what callers see."""

@@ -1,7 +1,7 @@
 """Keys and values of the running sequences: one contiguous slot a sequence.
 
-Memory is `slots * max_len * config.kv_bytes_per_token`; the system hands it out page by page as slots
-fill. Prefixes of ended sequences live in `prefix_cache`, not here.
+Memory is `slots * max_len * config.kv_bytes_per_token`; the system hands it out page by page as
+slots fill. Prefixes of ended sequences live in `prefix_cache`, not here.
 """
 
 import torch
@@ -26,7 +26,8 @@ class KVCache:
     ) -> None:
         self.slots = slots
         self.max_len = max_len
-        # Zeros, not empty: padded attention reads positions that were never written, and NaN would spread.
+        # Zeros, not empty: padded attention reads positions that were never written, and NaN would
+        # spread.
         self._data = torch.zeros(
             config.num_hidden_layers,
             2,
