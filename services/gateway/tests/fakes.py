@@ -1,7 +1,7 @@
-"""Stages that do as the contracts say without any model: deterministic, counted, and broken on demand.
+"""Stages that do as the contracts say without a model: deterministic, counted, broken on demand.
 
-`Fault`s are taken one per call. Tokens of a recording follow from its bytes, the chat answer from its
-tokens or text, so that answers that get mixed up are found out.
+`Fault`s are taken one per call. Tokens of a recording follow from its bytes, the chat answer from
+its tokens or text, so that answers that get mixed up are found out.
 """
 
 import asyncio
@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 import grpc
 from google.protobuf.empty_pb2 import Empty
-
 from parley.audio.v1 import audio_pb2
 from parley.chat.v1 import chat_pb2, chat_pb2_grpc, message_pb2
 from parley.context.v1 import context_pb2, context_pb2_grpc
@@ -115,8 +114,11 @@ def answer_to(messages) -> str:
 class FakeChat(Fake, chat_pb2_grpc.ChatServiceServicer):
     """Says a word, then waits for `gate` before each further one."""
 
-    requests: deque = deque(maxlen=64)
     finished_at = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.requests = deque(maxlen=64)
 
     async def Generate(self, request, context):
         with self.call() as fault:
@@ -170,7 +172,7 @@ class FakeTts(Fake, tts_pb2_grpc.TtsServiceServicer):
                             yield tts_pb2.StreamingSynthesizeResponse(ready=ready)
                         end = position + len(request.text_delta)
                         ids = [ord(c) % 1024 for c in request.text_delta[:2].ljust(2)]
-                        ids = (ids + [1024, 1025, 1026]) * self.groups
+                        ids = [*ids, 1024, 1025, 1026] * self.groups
                         spoken = tts_pb2.SpokenTokens(
                             tokens=audio_pb2.AudioTokens(ids=ids),
                             segment=segment,
@@ -375,7 +377,7 @@ class FakeStages:
     async def idle(self) -> None:
         """Returns when no stage serves a call."""
         async with asyncio.timeout(2):
-            while self.running:
+            while self.running:  # noqa: ASYNC110 - the servers tell nobody
                 await asyncio.sleep(0.005)
 
 

@@ -5,9 +5,8 @@ import time
 
 import grpc
 import pytest
-from conftest import recording
-from fakes import RATE, SAMPLES_PER_TOKEN, Fault, answer_to, ids_of
-
+from gateway_fakes import RATE, SAMPLES_PER_TOKEN, Fault, answer_to, ids_of
+from gateway_harness import recording
 from parley.audio.v1 import audio_pb2
 from parley.chat.v1 import message_pb2
 from parley.context.v1 import context_pb2
@@ -66,10 +65,12 @@ async def test_a_spoken_question_is_answered_in_order_and_remembered(gateway):
 async def test_first_audio_leaves_before_the_chat_reply_is_complete(gateway):
     gateway.stages.chat.gate.clear()
     call = gateway.speech.Ask(speech_pb2.AskRequest(audio=recording(2)))
-    async for response in call:
-        if response.WhichOneof("event") == "audio":
-            assert gateway.stages.chat.finished_at == 0
-            gateway.stages.chat.gate.set()
+    while (await call.read()).WhichOneof("event") != "audio":
+        pass
+    assert gateway.stages.chat.finished_at == 0
+    gateway.stages.chat.gate.set()
+    while (await call.read()).WhichOneof("event") != "finished":
+        pass
     assert gateway.stages.chat.finished_at > 0
 
 

@@ -1,8 +1,7 @@
 """What SpeechService refuses, and that it goes on working."""
 
 import pytest
-from conftest import recording
-
+from gateway_harness import recording
 from parley.audio.v1 import audio_pb2
 from parley.conversation.v1 import conversation_pb2, speech_pb2
 from parley_core.testing import rpc_fails

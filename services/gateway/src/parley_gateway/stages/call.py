@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
 import grpc
+from grpc._cython import cygrpc
 from parley_core import clients
 from parley_core.errors import Code, Internal, ParleyError, Unavailable
 from parley_core.logging import get_logger
@@ -31,7 +32,7 @@ def stage_error(stage: str, error: grpc.aio.AioRpcError) -> ParleyError:
         error: How its call failed.
 
     Returns:
-        `Unavailable` with reason STAGE_LOST when the stage is gone and STAGE_TIMEOUT when it did not
+        `Unavailable` with reason STAGE_LOST when the stage is gone, STAGE_TIMEOUT when it did not
         answer in time; `Internal` with STAGE_FAILED when it broke; else the stage's own error.
         The metadata tell the stage.
     """
@@ -87,7 +88,7 @@ async def server_stream(
 ) -> None:
     """Calls a server-streaming method and hands its responses on, one at a time.
 
-    The next response is read when `handle` is through with the last: a slow consumer slows the stage.
+    The next is read when `handle` is through with the last: a slow consumer slows the stage.
 
     Raises:
         ParleyError: As `stage_error` tells.
@@ -184,8 +185,9 @@ class BidiCall(Generic[Request, Response]):
 
     async def _write(self, call: Any) -> None:
         try:
+            await call.wait_for_connection()
             for request in tuple(self._sent):
-                await call.write(request)
+                await _send(call, request)
             while not self._ended:
                 waited = await self._waiting.get()
                 if waited is None:
@@ -193,8 +195,15 @@ class BidiCall(Generic[Request, Response]):
                     break
                 if not self._any_output:
                     self._sent.append(waited)
-                await call.write(waited)
+                await _send(call, waited)
             await call.done_writing()
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        except (grpc.aio.AioRpcError, cygrpc.InternalError):
             # The call has ended; how, the reader tells.
             return
+
+
+async def _send(call: Any, request: Any) -> None:
+    # `call.write` would do, but for a defect of grpcio: a write that comes after the peer has ended
+    # the call replaces the status that the peer sent by an INTERNAL of its own. One layer below it
+    # the write only fails.
+    await call._cython_call.send_serialized_message(request.SerializeToString())
