@@ -1,0 +1,1 @@
+"""Speech to dual-code tokens."""

@@ -1,0 +1,1 @@
+"""Where the tokenizer's models run."""
