@@ -1,5 +1,6 @@
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,11 @@ def toy_newline_merge(text: str) -> list[int]:
     return ids
 
 
+class ToyEncoder:
+    def __init__(self, encode: Callable[[str], list[int]]) -> None:
+        self.encode_template = self.encode_text = encode
+
+
 TOY_TOKENIZERS = {
     "bytes": toy_bytes,
     "dummy_prefix": lambda text: [99, *toy_bytes(text)],
@@ -42,7 +48,9 @@ def test_prompt_ids_equal_the_reference(golden: Path) -> None:
     assert cases
     for case in cases:
         builder = PromptBuilder(
-            TOY_TOKENIZERS[case["tokenizer"]], load_system_prompts(), bos=BosPlacement.SINGLE
+            ToyEncoder(TOY_TOKENIZERS[case["tokenizer"]]),
+            load_system_prompts(),
+            bos=BosPlacement.SINGLE,
         )
         voice = VoicePrompt(
             transcript=case["prompt_text"],

@@ -6,7 +6,7 @@ from parley_core.errors import FailedPrecondition
 from parley_tts.prompt import BosPlacement, PromptBuilder, VoicePrompt
 from parley_tts.system_prompts import load_system_prompts
 from parley_tts.tags import MusicStyle, Style
-from tts_fakes import byte_encode
+from tts_fakes import ByteEncoder, byte_encode
 
 pytestmark = pytest.mark.unit
 
@@ -14,7 +14,7 @@ VOICE = VoicePrompt("prompt", (3, 4, 1024, 1025, 5119), "Tingting")
 
 
 def builder(bos: BosPlacement) -> PromptBuilder:
-    return PromptBuilder(byte_encode, load_system_prompts(), bos=bos)
+    return PromptBuilder(ByteEncoder(), load_system_prompts(), bos=bos)
 
 
 def test_layout_is_two_turns_of_the_voice_and_an_open_one() -> None:

@@ -20,7 +20,7 @@ from parley_tts.system_prompts import load_system_prompts
 from parley_tts.tags import MusicStyle
 from parley_tts.voices.voice import Voice, VoiceInfo, VoiceOrigin
 from step1.engine.contract import EngineOverloadedError, PromptTooLongError
-from tts_fakes import OFFSET, FakeEngine, byte_encode
+from tts_fakes import OFFSET, ByteEncoder, FakeEngine, byte_encode
 
 pytestmark = pytest.mark.unit
 
@@ -45,7 +45,7 @@ class Voices:
 
 
 def make(engine: FakeEngine, **options) -> Synthesizer:
-    prompts = PromptBuilder(byte_encode, load_system_prompts(), bos=BosPlacement.SINGLE)
+    prompts = PromptBuilder(ByteEncoder(), load_system_prompts(), bos=BosPlacement.SINGLE)
     return Synthesizer(engine, prompts, Voices(), **options)
 
 

@@ -30,6 +30,7 @@ class FakeEngine:
         self.running = 0
         self.gate: asyncio.Event | None = None
         self.entered = asyncio.Event()
+        self.left = asyncio.Event()
 
     async def start(self) -> None: ...
 
@@ -70,6 +71,7 @@ class FakeEngine:
             yield TokenDelta((), finish_reason=reason)
         finally:
             self.running -= 1
+            self.left.set()
 
 
 class FakeTokenizer:
@@ -95,3 +97,13 @@ class FakeTokenizer:
 def byte_encode(text: str) -> list[int]:
     """A toy text tokenizer: one id a byte."""
     return [100 + byte for byte in text.encode()]
+
+
+class ByteEncoder:
+    """`TextEncoder` over `byte_encode`."""
+
+    def encode_template(self, text: str) -> list[int]:
+        return byte_encode(text)
+
+    def encode_text(self, text: str) -> list[int]:
+        return byte_encode(text)

@@ -7,17 +7,27 @@ the same for every text of a voice, so an engine with a prefix cache computes it
 Not for chat prompts, and not the place that decides the style: see ``tags``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 from parley_tts.system_prompts import SystemPrompts
 from parley_tts.tags import Style
 
 BOS, END_OF_TURN, BEGIN_OF_TURN = 1, 3, 4
 
-Encode = Callable[[str], Sequence[int]]
-"""Text to ids, without a BOS in front."""
+
+class TextEncoder(Protocol):
+    """Text to ids, without a BOS in front: ``step1.text_tokenizer.TextTokenizer``."""
+
+    def encode_template(self, text: str) -> Sequence[int]:
+        """Ids of a string of ours, which begins an encoded string."""
+        ...
+
+    def encode_text(self, text: str) -> Sequence[int]:
+        """Ids of what somebody wrote; whatever it spells, it yields no turn marker or audio id."""
+        ...
 
 
 class BosPlacement(StrEnum):
@@ -52,13 +62,13 @@ class PromptBuilder:
 
     def __init__(
         self,
-        encode: Encode,
+        encoder: TextEncoder,
         system_prompts: SystemPrompts,
         *,
         bos: BosPlacement = BosPlacement.PER_SEGMENT,
         audio_token_offset: int = 65536,
     ) -> None:
-        self._encode = encode
+        self._encoder = encoder
         self._system_prompts = system_prompts
         self._bos = bos
         self._audio_token_offset = audio_token_offset
@@ -108,12 +118,12 @@ class PromptBuilder:
         ]
 
     def _piece(self, text: str) -> list[int]:
-        ids = list(self._encode(text))
+        ids = list(self._encoder.encode_template(text))
         return [BOS, *ids] if self._bos is BosPlacement.PER_SEGMENT else ids
 
     def _content(self, text: str) -> Sequence[int]:
         # A newline in front, cut off again, keeps a SentencePiece tokenizer from adding its dummy
         # prefix. A tokenizer that merges the newline with the text loses a character here, as it
         # does in the reference.
-        newline = len(self._encode("\n"))
-        return self._encode(f"\n{text}")[newline:]
+        newline = len(self._encoder.encode_text("\n"))
+        return self._encoder.encode_text(f"\n{text}")[newline:]

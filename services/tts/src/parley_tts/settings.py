@@ -1,0 +1,139 @@
+"""Settings of the tts service. Durations are in seconds."""
+
+from pathlib import Path
+from typing import Literal
+
+from parley_core.settings import ClientSettings, ServiceSettings, SettingsSection
+from pydantic import Field, field_validator
+from pydantic_settings import SettingsConfigDict
+
+from parley_tts.prompt import BosPlacement
+from parley_tts.segmenter import SegmentLimits
+from parley_tts.synthesizer import SynthesisLimits
+from parley_tts.voices.clone import CloneLimits
+
+
+class TorchSettings(SettingsSection):
+    """The torch engine: CPU, tests, reference."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: str = "cpu"
+    max_batch: int = Field(8, ge=1, description="Segments computed at once.")
+    max_waiting: int = Field(64, ge=0, description="Segments that may queue.")
+    max_model_len: int | None = Field(None, ge=1, description="None: the checkpoint's.")
+    prefill_chunk: int = Field(256, ge=1, description="Prompt tokens of one step.")
+    prefix_cache_bytes: int = Field(256 * 2**20, ge=0, description="0: no prefix cache.")
+    threads: int = Field(1, ge=1, description="More than one gives up bitwise determinism.")
+
+
+class VllmSettings(SettingsSection):
+    """The vLLM engine: production."""
+
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    tensor_parallel_size: int = Field(1, ge=1)
+    max_model_len: int | None = Field(8192, ge=1, description="None: the checkpoint's.")
+    max_batch: int = Field(32, ge=1)
+    max_waiting: int = Field(256, ge=0)
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    cpu_kv_cache_gib: int = Field(1, ge=1)
+    block_size: int | None = Field(None, ge=1)
+    enforce_eager: bool = False
+    quantization: str | None = None
+
+
+class SimulatorSettings(SettingsSection):
+    """The engine without a model, for load tests."""
+
+    first_token_seconds: float = Field(0.05, ge=0)
+    tokens_per_second: float = Field(100.0, gt=0)
+    jitter: float = Field(0.0, ge=0, le=1)
+    reply_tokens: int = Field(100, ge=5, multiple_of=5, description="Whole groups of five.")
+    max_batch: int = Field(64, ge=1)
+    max_waiting: int = Field(256, ge=0)
+
+
+class SegmentSettings(SettingsSection):
+    """Where text is cut, in estimated seconds of speech."""
+
+    first_min_s: float = Field(0.6, ge=0)
+    sentence_min_s: float = Field(1.5, ge=0)
+    clause_min_s: float = Field(4.0, ge=0)
+    max_s: float = Field(12.0, gt=0)
+    max_characters: int = Field(400, ge=1)
+
+    def limits(self) -> SegmentLimits:
+        """As the segmenter takes them; raises ValueError when they do not grow."""
+        return SegmentLimits(**self.model_dump())
+
+
+class SynthesisSettings(SettingsSection):
+    """Bounds of a stream, and sampling beyond what callers choose."""
+
+    max_text_characters: int = Field(20_000, ge=1)
+    max_length_ratio: float = Field(2.5, gt=0, description="Audio tokens over those expected.")
+    min_length_ratio: float = Field(0.1, ge=0, le=1)
+    min_guard_tokens: int = Field(75, ge=5)
+    max_total_tokens: int = Field(8192, ge=1, description="Prompt and reply.")
+    top_k: int = Field(50, ge=0, description="0: all.")
+    top_p: float = Field(1.0, gt=0, le=1)
+
+    def limits(self) -> SynthesisLimits:
+        """As the synthesizer takes them."""
+        return SynthesisLimits(**self.model_dump(exclude={"top_k", "top_p"}))
+
+
+class CloningSettings(SettingsSection):
+    """Who becomes a voice."""
+
+    enabled: bool = True
+    max_voices: int = Field(1000, ge=0)
+    min_duration_s: float = Field(1.0, gt=0)
+    max_duration_s: float = Field(30.0, gt=0)
+    max_prompt_characters: int = Field(500, ge=1)
+
+    def limits(self) -> CloneLimits:
+        """As cloning takes them."""
+        return CloneLimits(**self.model_dump(exclude={"enabled", "max_voices"}))
+
+
+class TtsSettings(ServiceSettings):
+    """Settings of the tts service."""
+
+    model_config = SettingsConfigDict(env_prefix="PARLEY_TTS_")
+
+    weights: Path = Field(description="Folder of the language model; speakers/ lies in it.")
+    cosyvoice: Path | None = Field(
+        None, description="Folder of cosyvoice.yaml and campplus.onnx. None: in `weights`."
+    )
+    voice_store: Path = Field(
+        Path("~/.parley/voices"), description="Prepared voices; replicas share it."
+    )
+    tokenizer: ClientSettings = ClientSettings(address="localhost:50051", timeout_s=60)
+    tokenizer_wait_s: float = Field(
+        300.0, ge=0, description="How long the start waits for the tokenizer to make voices."
+    )
+    default_voice: str = Field("", description="Empty: the registry's first speaker.")
+    bos: BosPlacement = Field(BosPlacement.PER_SEGMENT, description="Where the BOS id stands.")
+    engine: Literal["torch", "vllm", "simulator"] = "torch"
+    torch: TorchSettings = TorchSettings()
+    vllm: VllmSettings = VllmSettings()
+    simulator: SimulatorSettings = SimulatorSettings()
+    segments: SegmentSettings = SegmentSettings()
+    synthesis: SynthesisSettings = SynthesisSettings()
+    cloning: CloningSettings = CloningSettings()
+
+    @field_validator("voice_store")
+    @classmethod
+    def _expand_home(cls, path: Path) -> Path:
+        return path.expanduser()
+
+    @field_validator("segments")
+    @classmethod
+    def _growing(cls, segments: SegmentSettings) -> SegmentSettings:
+        segments.limits()
+        return segments
+
+    @property
+    def cosyvoice_folder(self) -> Path:
+        """Folder of the common vocoder weights."""
+        return self.cosyvoice or self.weights / "CosyVoice-300M-25Hz"
