@@ -269,14 +269,15 @@ async def test_bad_voice_calls_are_refused_by_name(connected) -> None:
             await stub.ListVoices(tts_pb2.ListVoicesRequest(page_size=-1))
 
 
-async def test_a_deadline_of_a_millisecond_leaves_nothing_behind(
-    connected, engine: FakeEngine
-) -> None:
+async def test_a_deadline_that_passes_leaves_nothing_behind(connected, engine: FakeEngine) -> None:
     async with connected() as stub:
-        requests = [setup(), Request(text_delta=TEXT), end()]
-        with pytest.raises(grpc.aio.AioRpcError) as failed:
-            async for _ in stub.StreamingSynthesize(iter(requests), timeout=0.001):
-                pass
-        assert failed.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        hasty = stub.StreamingSynthesize(timeout=0.001)
+        assert await hasty.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        engine.gate = asyncio.Event()
+        requests = iter([setup(), Request(text_delta=TEXT), end()])
+        slow = stub.StreamingSynthesize(requests, timeout=0.2)
+        assert await slow.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        await engine.left.wait()
+        assert engine.running == 0
+        engine.gate = None
         assert ids_of(await synthesize(stub, ["你好。"]))
-    assert engine.running == 0
