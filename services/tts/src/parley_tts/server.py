@@ -2,20 +2,18 @@
 
 import asyncio
 import hashlib
-import sys
 import time
 from contextlib import AsyncExitStack
 from dataclasses import astuple
 
 from parley.tts.v1 import tts_pb2_grpc
 from parley_core import telemetry
-from parley_core.errors import ParleyError, Unavailable
+from parley_core.errors import Unavailable
 from parley_core.logging import get_logger
 from parley_core.server import Server
-from step1.config import ConfigError, Step1Config
+from step1.config import Step1Config
 from step1.engine.contract import Engine
-from step1.text_tokenizer import TextTokenizer, TokenizerError
-from step1.weights import WeightsError
+from step1.text_tokenizer import TextTokenizer
 
 from parley_tts.engines import load_engine
 from parley_tts.prompt import PromptBuilder
@@ -35,11 +33,7 @@ _log = get_logger("parley.tts")
 
 
 async def serve(settings: TtsSettings) -> None:
-    """Serves until a signal ends it; health is SERVING once weights and voices are ready.
-
-    Raises:
-        SystemExit: status 1 after one line on stderr when weights or voices cannot be used.
-    """
+    """Serves until a signal ends it; health is SERVING once weights and voices are ready."""
     server = Server(settings, name="tts")
     service = TtsService()
     server.add(tts_pb2_grpc.add_TtsServiceServicer_to_server, service, FULL_NAME)
@@ -50,11 +44,7 @@ async def serve(settings: TtsSettings) -> None:
             closing.push_async_callback(tokenizer.close)
             await open_service(service, settings, tokenizer, closing)
 
-        try:
-            await server.run(warm_up=warm_up)
-        except (ParleyError, ConfigError, TokenizerError, WeightsError) as error:
-            print(f"tts: {error}", file=sys.stderr)
-            raise SystemExit(1) from None
+        await server.run(warm_up=warm_up)
 
 
 async def open_service(
