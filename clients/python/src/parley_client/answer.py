@@ -144,7 +144,10 @@ class Answer:
 
 
 class AnswerStream:
-    """The events of one answer. Iterate it once, or `collect` it; use ``async with`` to be sure it is cancelled."""
+    """The events of one answer. Iterate it once, or `collect` it.
+
+    ``async with`` makes sure that the call is cancelled when the reader leaves early.
+    """
 
     def __init__(self, call: "grpc.aio.UnaryStreamCall[Any, speech_pb2.AskResponse]"):
         self._call = call
@@ -248,7 +251,7 @@ def audio_chunk(audio: conversation_pb2.AudioOutput, received_s: float) -> Audio
 
 
 def status_name(status: int) -> str:
-    """Name of a ResponseStatus without its prefix; ``UNSPECIFIED`` for numbers this client does not know."""
+    """Name of a ResponseStatus without its prefix; ``UNSPECIFIED`` for unknown numbers."""
     values = conversation_pb2.ResponseStatus.DESCRIPTOR.values_by_number
     name = values[status].name if status in values else "RESPONSE_STATUS_UNSPECIFIED"
     return str(name).removeprefix("RESPONSE_STATUS_")

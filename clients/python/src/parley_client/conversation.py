@@ -69,12 +69,9 @@ class Conversation:
     async def __aenter__(self) -> "Conversation":
         try:
             await self._send(setup=self._first)
-            with typed_errors():
-                response = await self._call.read()
-                if not isinstance(response, pb.StreamingConverseResponse):
-                    # The end of the stream: its status says why.
-                    await self._end()
-                    raise ServerError("no answer to the setup", reason="STREAM_INCOMPLETE")
+            response = await self._receive()
+            if response is None:
+                raise ServerError("no answer to the setup", reason="STREAM_INCOMPLETE")
             if response.WhichOneof("event") != "setup_complete":
                 raise ServerError("the first event is not setup_complete", reason="PROTOCOL")
             self.setup = response.setup_complete
@@ -176,29 +173,34 @@ class Conversation:
                 raise
 
     async def _read(self) -> AsyncIterator[ConversationEvent]:
-        with typed_errors():
-            async for response in self._call:
-                kind = response.WhichOneof("event")
-                if response.sequence != self._sequence + 1:
-                    raise ServerError(
-                        f"event {response.sequence} follows event {self._sequence}",
-                        reason="SEQUENCE_GAP",
-                    )
-                self._sequence = response.sequence
-                if kind is None:
-                    # A newer server may send what this client does not know.
-                    continue
-                if kind == "resumption_update":
-                    update = response.resumption_update
-                    self.resumption_handle = update.handle if update.resumable else ""
-                yield ConversationEvent(
-                    kind=kind,
-                    message=getattr(response, kind),
-                    sequence=response.sequence,
-                    turn_id=response.turn_id,
-                    response_id=response.response_id,
-                    offset_s=seconds(response.session_offset),
+        while (response := await self._receive()) is not None:
+            kind = response.WhichOneof("event")
+            if response.sequence != self._sequence + 1:
+                raise ServerError(
+                    f"event {response.sequence} follows event {self._sequence}",
+                    reason="SEQUENCE_GAP",
                 )
+            self._sequence = response.sequence
+            if kind is None:
+                # A newer server may send what this client does not know.
+                continue
+            if kind == "resumption_update":
+                update = response.resumption_update
+                self.resumption_handle = update.handle if update.resumable else ""
+            yield ConversationEvent(
+                kind=kind,
+                message=getattr(response, kind),
+                sequence=response.sequence,
+                turn_id=response.turn_id,
+                response_id=response.response_id,
+                offset_s=seconds(response.session_offset),
+            )
+
+    async def _receive(self) -> pb.StreamingConverseResponse | None:
+        """The next message; None at the orderly end."""
+        with typed_errors():
+            response = await self._call.read()
+        return response if isinstance(response, pb.StreamingConverseResponse) else None
 
     async def _end(self) -> None:
         """Waits for the end of the call; raises its error when it failed."""

@@ -8,6 +8,9 @@ cannot be reached is `Unreachable`, so that callers can tell it from one that re
 Not for failures of the local constellation; those are in `parley_client.local`.
 """
 
+# The names of the conditions, as in google.rpc.Code.
+# ruff: noqa: N818
+
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar

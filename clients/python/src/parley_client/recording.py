@@ -95,7 +95,8 @@ class Recording:
         """
         if samples.ndim not in (1, 2) or samples.dtype.kind not in "fi":
             raise BadRecording(
-                f"samples must be int16 or float [n] or [n, channels], not {samples.dtype}{list(samples.shape)}",
+                "samples must be int16 or float [n] or [n, channels], "
+                f"not {samples.dtype}{list(samples.shape)}",
                 reason="NOT_AUDIO",
             )
         if samples.size == 0:

@@ -1,1 +1,1 @@
-"""The `parley` command. What it prints and how it ends; the work is the SDK's and `parley_client.local`'s."""
+"""The `parley` command: what it prints and how it ends. The work is done elsewhere."""

@@ -1,4 +1,4 @@
-"""Where the command writes: results to stdout, everything else to stderr; and the statuses that it ends with."""
+"""Where the command writes (results to stdout, the rest to stderr) and its exit statuses."""
 
 import asyncio
 import json

@@ -73,7 +73,8 @@ def up(
         raise
     out.print(f"Up: gateway at [bold]{plan.address}[/]")
     err.print(
-        "Try `parley say 'Hello.' -o hello.wav`; `parley status` tells the rest; `parley down` ends it."
+        "Try `parley say 'Hello.' -o hello.wav`. `parley status` tells the rest, "
+        "`parley down` ends it."
     )
     return 0
 

@@ -1,4 +1,4 @@
-"""`parley doctor` and `parley version`: what this machine has, and what to do about what it lacks."""
+"""`parley doctor` and `parley version`: what this machine has, what it lacks, what to do."""
 
 import platform
 import sys
@@ -93,7 +93,8 @@ def _weights(given: Path | None, state: Path) -> str:
     wrong = weights.verify(found)
     if wrong:
         raise RuntimeError(
-            f"{len(wrong)} files in {folder} are missing or changed, first {wrong[0]}; make them again"
+            f"{len(wrong)} files in {folder} are missing or changed, first {wrong[0]}; "
+            "make them again"
         )
     note = "; stubs: the words mean nothing" if found.stub else ""
     return f"{found.kind} at {folder}{note}"

@@ -25,7 +25,7 @@ from parley_client.errors import BadRecording, ParleyError, Unreachable
 
 app = typer.Typer(
     name="parley",
-    help="Speak with Step-Audio models: run them on this machine, ask them, look at how they answer.",
+    help="Speak with Step-Audio models: run them here, ask them, see how they answer.",
     epilog=EXIT_HELP,
     add_completion=False,
     rich_markup_mode="rich",
@@ -56,7 +56,7 @@ def run(arguments: list[str]) -> int:
         arguments: the command line without the program's name.
     """
     try:
-        return int(app(arguments, standalone_mode=False, prog_name="parley") or 0)
+        status = int(app(arguments, standalone_mode=False, prog_name="parley") or 0)
     except typer.TyperException as error:
         fail(f"{error.format_message()} See `parley --help`.", UsageError.reason)
         return EXIT_USAGE
@@ -73,8 +73,7 @@ def run(arguments: list[str]) -> int:
         fail(_refused(error), error.reason)
         return EXIT_REFUSED
     except (KeyboardInterrupt, typer.Abort):
-        fail("interrupted", "INTERRUPTED")
-        return EXIT_INTERRUPTED
+        status = EXIT_INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has seen enough; Python would complain once more when it flushes
         # at exit.
@@ -84,6 +83,10 @@ def run(arguments: list[str]) -> int:
         if os.environ.get("PARLEY_DEBUG"):
             raise
         return _other(error)
+    if status == EXIT_INTERRUPTED:
+        # Typer has turned the KeyboardInterrupt into this status.
+        fail("interrupted", "INTERRUPTED")
+    return status
 
 
 def _unreachable(error: Unreachable) -> str:

@@ -13,8 +13,8 @@ from parley_client.latency import Latency
 from parley_client.recording import Samples
 
 STUB_NOTE = (
-    "These models are random numbers (seeded stub weights): the words mean nothing, heard or answered; "
-    "the sound is speech-shaped noise."
+    "These models are random numbers (seeded stub weights): "
+    "the words mean nothing, heard or answered; the sound is speech-shaped noise."
 )
 
 _FULL_SCALE = 32768
@@ -44,7 +44,8 @@ def audio_line(samples: Samples, sample_rate: int, path: Path | None) -> str:
     decibels = f"{20 * math.log10(peak):.1f} dBFS" if peak else "silent"
     clipped = f"  {facts['clipped_samples']} samples clipped" if facts["clipped_samples"] else ""
     name = str(path) if path else "audio (not saved; -o FILE saves it)"
-    return f"{name}  {facts['duration_s']:.2f} s  {sample_rate} Hz mono PCM16  peak {peak:.3f} ({decibels}){clipped}"
+    form = f"{facts['duration_s']:.2f} s  {sample_rate} Hz mono PCM16"
+    return f"{name}  {form}  peak {peak:.3f} ({decibels}){clipped}"
 
 
 def timings_json(answer: Answer) -> dict[str, Any]:

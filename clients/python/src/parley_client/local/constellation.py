@@ -85,7 +85,7 @@ def start(folder: StateFolder, plan: Plan) -> None:
     process.kill()
     process.wait()
     raise LocalError(
-        f"the supervisor did not start: {last_readable_line(log) or 'it said nothing'} (log: {log})",
+        f"the supervisor did not start: {last_readable_line(log) or 'no word of it'} (log: {log})",
         reason="SUPERVISOR_FAILED",
     )
 
@@ -186,8 +186,8 @@ async def watch_start(
         if time.monotonic() > deadline:
             late = [name for name, each in healths.items() if not each.serving]
             raise LocalError(
-                f"not serving after {timeout:.0f} s: {', '.join(late)}; see `parley logs {late[0]}`, "
-                "or wait longer with --timeout",
+                f"not serving after {timeout:.0f} s: {', '.join(late)}; "
+                f"see `parley logs {late[0]}`, or wait longer with --timeout",
                 reason="START_TIMEOUT",
             )
         await asyncio.sleep(_POLL_S)

@@ -71,6 +71,7 @@ def prepare(folder: StateFolder, request: Request, report: weights.Report) -> Pl
         weights=root,
         redis_url=redis_url,
         engine=request.engine,
+        voices=folder.voices,
         logs=folder.logs,
     )
     return Plan(

@@ -52,8 +52,17 @@ def last_readable_line(path: Path) -> str:
 
 
 def follow(logs: Mapping[str, Path], *, poll_s: float = 0.2) -> Iterator[tuple[str, str]]:
-    """Yields (service, line) as lines are written, for ever; survives truncation and files that come later."""
+    """Yields (service, line) for what is written from now on, for ever.
+
+    Files may shrink, and may come into being later.
+    """
     positions = {name: path.stat().st_size if path.exists() else 0 for name, path in logs.items()}
+    return _follow(logs, positions, poll_s)
+
+
+def _follow(
+    logs: Mapping[str, Path], positions: dict[str, int], poll_s: float
+) -> Iterator[tuple[str, str]]:
     rests = dict.fromkeys(logs, "")
     while True:
         idle = True
@@ -79,7 +88,7 @@ def follow(logs: Mapping[str, Path], *, poll_s: float = 0.2) -> Iterator[tuple[s
 
 
 def rotate(path: Path, limit: int = MAX_LOG_BYTES) -> None:
-    """Moves a log that grew too long to ``<name>.1``. Writers append, so they go on at the new start."""
+    """Moves a log that grew too long to ``<name>.1``; writers append, so they start afresh."""
     try:
         if path.stat().st_size <= limit:
             return

@@ -1,4 +1,4 @@
-"""What the supervisor is told to run. Plain data, written by `parley up`, read once by the supervisor."""
+"""What the supervisor is told to run: plain data, written by `parley up`."""
 
 import json
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""What must hold before the constellation can start. Each check tells the remedy in its one line."""
+"""What must hold before the constellation can start. Every check tells its remedy."""
 
 import importlib.util
 import os

@@ -67,6 +67,7 @@ def plan_services(
     weights: Path,
     redis_url: str,
     engine: str | None,
+    voices: Path,
     logs: Path,
 ) -> list[PlannedService]:
     """Plans one process a service, each told where its neighbours are.
@@ -77,13 +78,19 @@ def plan_services(
         weights: root of the weights.
         redis_url: URL of Redis, credentials included.
         engine: engine of the language models; None: their default.
+        voices: folder of the cloned voices.
         logs: folder of the logs.
     """
     special = {
         "tokenizer": {"WEIGHTS": str(weights / TOKENIZER_FOLDER)},
         "chat-llm": {"WEIGHTS": str(weights / CHAT_FOLDER)}
         | ({"ENGINE": engine} if engine else {}),
-        "tts": {"WEIGHTS": str(weights / TTS_FOLDER)} | ({"ENGINE": engine} if engine else {}),
+        "tts": {
+            "WEIGHTS": str(weights / TTS_FOLDER),
+            "VOICE_STORE": str(voices),
+            "TOKENIZER__ADDRESS": f"{HOST}:{ports['tokenizer'].rpc}",
+        }
+        | ({"ENGINE": engine} if engine else {}),
         "vocoder": {"WEIGHTS": str(weights / TTS_FOLDER)},
         "asr-context": {"WEIGHTS": str(weights / TOKENIZER_FOLDER), "REDIS_URL": redis_url},
         GATEWAY: {

@@ -137,6 +137,7 @@ class StateFolder:
         self.logs = self.root / "logs"
         self.redis = self.root / "redis"
         self.weights = self.root / "weights"
+        self.voices = self.root / "voices"
 
     def create(self) -> None:
         """Makes the folders, closed to other users: logs and history may hold what people said."""
@@ -170,7 +171,7 @@ class StateFolder:
         return False
 
     def lock(self) -> IO[str] | None:
-        """Takes the supervisor's lock until the returned file is closed; None when somebody holds it."""
+        """Takes the supervisor's lock until the file is closed; None when somebody holds it."""
         file = self.lock_file.open("a")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

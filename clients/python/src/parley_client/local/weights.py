@@ -118,6 +118,9 @@ def seed(folder: Path, number: int, report: Report = lambda title, done, total: 
             _writer(model)(*targets, seed=number)
         files = _digests(partial)
         write_json(partial / MANIFEST, {"kind": "seeded", "seed": number, "sha256": files})
+        for path in partial.rglob("*"):
+            # Services in containers read them as another user.
+            path.chmod(0o755 if path.is_dir() else 0o644)
         if folder.exists():
             folder.rmdir()
         partial.rename(folder)
@@ -166,7 +169,8 @@ def check(folder: Path) -> Weights:
     for name in (TOKENIZER_FOLDER, TTS_FOLDER, CHAT_FOLDER):
         if not (folder / name).is_dir():
             raise LocalError(
-                f"{folder} lacks {name}/; a weights folder holds {TOKENIZER_FOLDER}, {TTS_FOLDER} and {CHAT_FOLDER}",
+                f"{folder} lacks {name}/; a weights folder holds {TOKENIZER_FOLDER}, "
+                f"{TTS_FOLDER} and {CHAT_FOLDER}",
                 reason="WEIGHTS_MISSING",
             )
     return describe(folder)
@@ -186,8 +190,8 @@ def _writer(model: SeededModel) -> Callable[..., Any]:
         writer = getattr(importlib.import_module(model.module), model.writer)
     except ImportError as error:
         raise LocalError(
-            f"seeding the {model.title} needs {error.name or model.module}, which is not installed; "
-            "run `make setup` in the repository",
+            f"seeding the {model.title} needs {error.name or model.module}, "
+            "which is not installed; run `make setup` in the repository",
             reason="PACKAGE_MISSING",
         ) from None
     return writer  # type: ignore[no-any-return]

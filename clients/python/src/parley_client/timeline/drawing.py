@@ -99,7 +99,7 @@ def chart(rows: Sequence[Row], marks: Sequence[Mark], axis: Axis) -> str:
     height = _TOP + _ROW * len(rows) + 30
     parts = [_open(height, axis, "Work of the stages and arrival of the answer over time")]
     bottom = _TOP + _ROW * len(rows)
-    for index, row in enumerate(rows):
+    for index in range(len(rows)):
         y = _TOP + index * _ROW
         if index % 2 == 0:
             parts.append(f'<rect class="stripe" x="0" y="{y}" width="{WIDTH}" height="{_ROW}"/>')
@@ -112,11 +112,13 @@ def chart(rows: Sequence[Row], marks: Sequence[Mark], axis: Axis) -> str:
             # What has no length is still seen.
             width = max(axis.x(span.end_s) - x, 2.0)
             parts.append(
-                f'<rect class="{span.style}" x="{x:.2f}" y="{middle - _BAR / 2:.1f}" width="{width:.2f}" '
-                f'height="{_BAR}" rx="2" data-tip="{escape(span.tip)}"><title>{escape(span.tip)}</title></rect>'
+                f'<rect class="{span.style}" x="{x:.2f}" y="{middle - _BAR / 2:.1f}" '
+                f'width="{width:.2f}" height="{_BAR}" rx="2" data-tip="{escape(span.tip)}">'
+                f"<title>{escape(span.tip)}</title></rect>"
             )
         parts.append(
-            f'<text class="note" x="{WIDTH - RIGHT + 8}" y="{middle + 4:.1f}">{escape(row.note)}</text>'
+            f'<text class="note" x="{WIDTH - RIGHT + 8}" y="{middle + 4:.1f}">'
+            f"{escape(row.note)}</text>"
         )
     for mark in marks:
         x = axis.x(mark.at_s)
@@ -124,7 +126,8 @@ def chart(rows: Sequence[Row], marks: Sequence[Mark], axis: Axis) -> str:
         shift = -5 if anchor == "end" else 5
         parts.append(f'<line class="mark" x1="{x:.2f}" x2="{x:.2f}" y1="8" y2="{bottom}"/>')
         parts.append(
-            f'<text class="mark-title" x="{x + shift:.2f}" y="16" text-anchor="{anchor}">{escape(mark.title)}</text>'
+            f'<text class="mark-title" x="{x + shift:.2f}" y="16" text-anchor="{anchor}">'
+            f"{escape(mark.title)}</text>"
         )
     parts.append("</svg>")
     return "".join(parts)
@@ -153,7 +156,8 @@ def waveform(samples: npt.NDArray[Any], sample_rate: int, style: str, title: str
             f'<text class="title" x="12" y="{middle + 4}">{escape(title)}</text>',
             f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{middle}" y2="{middle}"/>',
             f'<polygon class="{style}" points="{points}"/>',
-            f'<text class="note" x="{WIDTH - RIGHT + 8}" y="{middle + 4}">{sample_rate / 1000:g} kHz</text>',
+            f'<text class="note" x="{WIDTH - RIGHT + 8}" y="{middle + 4}">'
+            f"{sample_rate / 1000:g} kHz</text>",
             "</svg>",
         ]
     )
@@ -162,7 +166,8 @@ def waveform(samples: npt.NDArray[Any], sample_rate: int, style: str, title: str
 def _open(height: float, axis: Axis, label: str) -> str:
     return (
         f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escape(label)}" '
-        f'data-start="{axis.start_s}" data-end="{axis.end_s}" data-left="{LEFT}" data-right="{WIDTH - RIGHT}">'
+        f'data-start="{axis.start_s}" data-end="{axis.end_s}" '
+        f'data-left="{LEFT}" data-right="{WIDTH - RIGHT}">'
     )
 
 
@@ -170,4 +175,7 @@ def _grid(axis: Axis, top: float, bottom: float) -> Iterator[str]:
     for at_s, label in axis.ticks():
         x = axis.x(at_s)
         yield f'<line class="grid" x1="{x:.2f}" x2="{x:.2f}" y1="{top}" y2="{bottom}"/>'
-        yield f'<text class="tick" x="{x:.2f}" y="{bottom + 18}" text-anchor="middle">{escape(label)}</text>'
+        yield (
+            f'<text class="tick" x="{x:.2f}" y="{bottom + 18}" text-anchor="middle">'
+            f"{escape(label)}</text>"
+        )

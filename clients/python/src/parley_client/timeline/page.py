@@ -1,5 +1,4 @@
-"""The page of one turn: spans per stage, arrival of text and audio, playback, waveforms, the table
-of latencies.
+"""The page of one turn: stages, arrivals, playback, waveforms, the table of latencies.
 
 Two clocks meet here. The spans are the gateway's, starting when it has the question; arrivals are
 this machine's, starting when the question was sent. They are drawn from one zero: their distance is
@@ -185,8 +184,8 @@ def _note(answer: Answer) -> str:
     if not answer.finished.stub_weights:
         return ""
     return (
-        '<p class="stub">The models are random numbers (seeded stub weights): words and sound mean nothing. '
-        "Times and counts are real.</p>"
+        '<p class="stub">The models are random numbers (seeded stub weights): '
+        "words and sound mean nothing. Times and counts are real.</p>"
     )
 
 

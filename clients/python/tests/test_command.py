@@ -1,0 +1,212 @@
+"""The `parley` command: what it prints, and how it ends."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import wave
+
+import grpc
+import numpy as np
+import pytest
+from parley_client import Recording, write_wav
+from parley_client.command import main
+
+pytestmark = pytest.mark.contract
+
+
+@pytest.fixture
+def question(tmp_path):
+    path = tmp_path / "question.wav"
+    write_wav(path, (np.sin(np.arange(16000) / 10) * 9000).astype(np.int16), 16000)
+    return path
+
+
+@pytest.fixture
+def parley(gateway, tmp_path, capsys):
+    """Runs the command against the fake; returns status, stdout, stderr."""
+
+    async def call(*arguments, address=True):
+        given = [str(each) for each in arguments]
+        if address:
+            given += ["--address", gateway.address]
+        status = await asyncio.to_thread(main.run, given)
+        return status, *capsys.readouterr()
+
+    return call
+
+
+async def test_ask_prints_the_answer_what_was_heard_and_where_the_time_went(
+    parley, question, tmp_path
+):
+    target = tmp_path / "answer.wav"
+    status, out, err = await parley("ask", question, "-o", target)
+    assert status == 0
+    assert "The bridge is <old>." in out
+    assert "tell me" in out
+    assert "look_up" in out
+    assert all(name in out for name in ("tokenizer", "chat", "tts", "vocoder", "first audio"))
+    assert "random numbers" in err
+    with wave.open(str(target)) as file:
+        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (22050, 1, 2)
+        assert file.getnframes() == 22050
+
+
+async def test_ask_json_is_all_of_stdout(parley, question, tmp_path):
+    target = tmp_path / "answer.wav"
+    status, out, _ = await parley("ask", question, "-o", target, "--json", "--seed", "7")
+    told = json.loads(out)
+    assert status == 0
+    assert told["heard"] == "tell me"
+    assert told["answer"] == "The bridge is <old>."
+    assert told["stub_weights"] is True
+    assert told["function_calls"][0]["name"] == "look_up"
+    assert told["tokens"]["answer_audio"] == 40
+    assert told["question"]["tokens"] == 148
+    assert told["timings"]["stages"]["vocoder"]["end_s"] == pytest.approx(0.9)
+    assert told["timings"]["first_audio_s"] == pytest.approx(0.31)
+    assert told["audio"]["path"] == str(target)
+    assert told["audio"]["duration_s"] == pytest.approx(1.0)
+    assert 0 < told["audio"]["rms"] < told["audio"]["peak"] < 1
+
+
+async def test_real_weights_bring_no_note(parley, gateway, question):
+    gateway.speech.stub_weights = False
+    _, _, err = await parley("ask", question)
+    assert "random numbers" not in err
+
+
+async def test_ask_passes_its_options_on(parley, gateway, tmp_path):
+    functions = tmp_path / "functions.json"
+    functions.write_text('[{"name": "f", "description": "d", "parameters": {"type": "object"}}]')
+    await parley(
+        *("ask", "--text", "hi", "--voice", "Anna", "--style", "高兴1", "--session", "s"),
+        *("--seed", "3", "--temperature", "0", "--functions", functions, "--text-only", "--json"),
+    )
+    request = gateway.speech.requests[0]
+    assert (request.text, request.session, request.text_only) == ("hi", "s", True)
+    assert (request.config.voice, list(request.config.style_tags)) == ("Anna", ["高兴1"])
+    assert (request.config.sampling.seed, request.config.functions[0].name) == (3, "f")
+
+
+async def test_the_timeline_is_one_file_without_a_network(parley, question, tmp_path):
+    page = tmp_path / "turn.html"
+    status, _, _ = await parley("ask", question, "--timeline", page)
+    text = page.read_text()
+    assert status == 0
+    assert "is &lt;old&gt;." in text
+    assert "<old>" not in text
+    assert "http://" not in text.replace("http://www.w3.org/2000/svg", "")
+    assert "https://" not in text
+    assert text.count("<svg") == 3
+    assert "$" not in text
+    assert all(name in text for name in ("tokenizer", "chat-llm", "tts", "vocoder", "plays", " ms"))
+
+
+async def test_say_transcribe_and_voices(parley, question, tmp_path):
+    target = tmp_path / "hello.wav"
+    status, out, _ = await parley("say", "hello", "-o", target, "--voice", "Anna", "--json")
+    assert (status, json.loads(out)["voice"]) == (0, "Anna")
+    assert Recording.read(target).duration_s == pytest.approx(1.0)
+    status, out, _ = await parley("transcribe", question)
+    assert (status, out) == (0, "old bridge\n")
+    status, out, _ = await parley("voices", "--json")
+    assert [each["name"] for each in json.loads(out)] == ["Anna", "Tingting"]
+    status, out, _ = await parley("voices", "list")
+    assert "Tingting (default)" in out
+    status, out, _ = await parley(
+        *("voices", "clone", "me", question, "--text", "hi", "--consent", "mine", "--json")
+    )
+    assert json.loads(out)["cloned"] is True
+    status, _, err = await parley("voices", "delete", "me")
+    assert (status, err) == (0, "me deleted.\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "reason"),
+    [
+        (["ask"], 2, "USAGE"),
+        (["ask", "q.wav", "--text", "x"], 2, "USAGE"),
+        (["ask", "missing.wav"], 2, "FILE_NOT_FOUND"),
+        (["ask", "text.wav"], 2, "NOT_AUDIO"),
+        (["ask", "empty.wav"], 2, "AUDIO_EMPTY"),
+        (["ask", "--text", "x", "-o", "no/such/folder.wav"], 2, "USAGE"),
+        (["ask", "--text", "x", "--seed", "-1"], 2, "USAGE"),
+        (["ask", "--text", "x", "--functions", "text.wav"], 2, "USAGE"),
+        (["frobnicate"], 2, "USAGE"),
+        (["transcribe", "missing.wav"], 2, "FILE_NOT_FOUND"),
+        (["ask", "--text", "x"], 3, "NO_ADDRESS"),
+        (["ask", "--text", "x", "--address", "127.0.0.1:1"], 3, "UNREACHABLE"),
+        (["weights", "check", "nowhere"], 1, "WEIGHTS_MISSING"),
+        (["up", "--port", "tts=x"], 2, "USAGE"),
+        (["up", "--port", "nobody=1"], 2, "USAGE"),
+        (["logs", "nobody"], 2, "USAGE"),
+    ],
+)
+def test_every_failure_is_one_line_with_its_reason(
+    arguments, status, reason, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "text.wav").write_text("I am text")
+    (tmp_path / "empty.wav").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PARLEY_ADDRESS", raising=False)
+    assert main.run(arguments) == status
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.endswith(f"[{reason}]\n")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["ask", "say", "transcribe", "voices"])
+async def test_a_refusal_of_the_server_is_status_4(parley, gateway, question, tmp_path, command):
+    gateway.speech.refuse = gateway.refusal(
+        grpc.StatusCode.UNAVAILABLE, "tts is down", "STAGE_LOST", retry_after=0.5
+    )
+    target = tmp_path / "o.wav"
+    arguments = {
+        "ask": [question, "-o", target],
+        "say": ["x", "-o", target],
+        "transcribe": [question],
+        "voices": [],
+    }[command]
+    status, out, err = await parley(command, *arguments)
+    assert (status, out) == (4, "")
+    assert err == "error: tts is down (try again in 0.5 s) [STAGE_LOST]\n"
+    assert not target.exists()
+
+
+async def test_a_defect_shows_no_trace(parley, monkeypatch):
+    monkeypatch.setattr("parley_client.command.ask.connect", lambda *_: 1 / 0)
+    monkeypatch.delenv("PARLEY_DEBUG", raising=False)
+    status, _, err = await parley("ask", "--text", "x")
+    assert status == 1
+    assert err.endswith("[DEFECT]\n")
+    assert err.count("\n") == 1
+
+
+async def test_control_characters_of_a_model_do_not_reach_the_terminal(parley, gateway):
+    from parley_client.command.console import clean
+
+    assert clean("a\x1b[2Jb\nc") == "a\ufffd[2Jb\nc"
+
+
+async def test_ctrl_c_cancels_the_call_and_is_status_130(gateway, tmp_path):
+    gateway.speech.hang = True
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "parley_client", "ask", "--text", "x"),
+        *("--address", gateway.address),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    shown = await asyncio.wait_for(process.stdout.readuntil(b"bridge"), 20)
+    assert b"The bridge" in shown
+    process.send_signal(signal.SIGINT)
+    _, err = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 130
+    assert err.decode().strip().splitlines()[-1] == "error: interrupted [INTERRUPTED]"
+    assert b"Traceback" not in err
+    await asyncio.wait_for(gateway.speech.cancelled.wait(), 5)

