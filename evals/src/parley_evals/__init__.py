@@ -1,1 +1,1 @@
-"""Measurements of Parley: parity with the reference implementation, and benchmarks. Nothing here serves."""
+"""Measurements of Parley: parity with the reference, and benchmarks. Nothing here serves."""

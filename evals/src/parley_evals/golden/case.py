@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,33 @@ class Check:
         return self.error <= self.tolerance
 
 
+class Outputs(Mapping[str, NDArray[Any]]):
+    """Arrays of outputs.npz that remember which of them were looked at."""
+
+    def __init__(self, arrays: dict[str, NDArray[Any]]) -> None:
+        self._arrays = arrays
+        self._seen: set[str] = set()
+
+    def __getitem__(self, key: str) -> NDArray[Any]:
+        array = self._arrays[key]
+        self._seen.add(key)
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._arrays
+
+    @property
+    def unseen(self) -> list[str]:
+        """Names of arrays that no comparison read."""
+        return sorted(self._arrays.keys() - self._seen)
+
+
 class GoldenCase:
     """One folder with a `case.json`."""
 
@@ -41,11 +68,13 @@ class GoldenCase:
         return self._arrays("inputs")
 
     @cached_property
-    def outputs(self) -> dict[str, NDArray[Any]]:
-        """Arrays of outputs.npz."""
-        return self._arrays("outputs")
+    def outputs(self) -> Outputs:
+        """Arrays of outputs.npz; empty where the case has tables only."""
+        return Outputs(self._arrays("outputs"))
 
     def _arrays(self, name: str) -> dict[str, NDArray[Any]]:
+        if not (self.folder / f"{name}.npz").is_file():
+            return {}
         with np.load(self.folder / f"{name}.npz", allow_pickle=False) as arrays:
             return {key: arrays[key] for key in arrays.files}
 
@@ -72,15 +101,14 @@ class GoldenCase:
         return path.parent if path.is_file() else path
 
     def wav(self, key: str) -> tuple[NDArray[np.float32], int]:
-        """Recording `key`.wav as float32 [channels, samples] and its sample rate in Hz."""
-        samples = self.inputs[f"{key}.wav"].astype(np.float32) / 32768.0
-        return samples, self._sample_rate(key)
+        """Recording `key`.wav as float32 [channels, samples] and its sample rate in Hz.
 
-    def _sample_rate(self, key: str) -> int:
-        signals = self.meta.get("signals")
-        if signals is not None:
-            return int(next(signal["sr"] for signal in signals if signal["name"] == key))
-        return int(self.meta["audio_meta"][key]["sr"])
+        The rate is 0 for a recording that case.json tells none of.
+        """
+        samples = self.inputs[f"{key}.wav"].astype(np.float32) / 32768.0
+        told = {signal["name"]: signal["sr"] for signal in self.meta.get("signals", [])}
+        told |= {name: meta.get("sr", 0) for name, meta in self.meta.get("audio_meta", {}).items()}
+        return samples, int(told.get(key, 0))
 
     def variants(self, suffix: str) -> Iterator[str]:
         """Names in front of `suffix` among the inputs, in order."""
@@ -102,10 +130,14 @@ class GoldenCase:
         error = float(np.max(np.abs(left - right))) if left.size else 0.0
         return Check(self.name, quantity, np.inf if np.isnan(error) else error, tolerance)
 
-    def equal(self, quantity: str, ours: Any, golden: Any) -> Check:
-        """Asks for equality of lists, texts or integer arrays."""
+    def equal(self, quantity: str, ours: ArrayLike, golden: ArrayLike) -> Check:
+        """Asks for equality of arrays."""
         same = np.array_equal(np.asarray(ours), np.asarray(golden))
         return Check(self.name, quantity, 0.0 if same else np.inf, 0.0)
+
+    def same(self, quantity: str, ours: object, golden: object) -> Check:
+        """Asks for equality of texts, lists or numbers."""
+        return Check(self.name, quantity, 0.0 if ours == golden else np.inf, 0.0)
 
 
 Comparison = Callable[[GoldenCase], Iterator[Check]]

@@ -71,6 +71,8 @@ def run(case: GoldenCase) -> Iterator[Check]:
         return
     try:
         yield from compare(case)
+        for key in case.outputs.unseen:
+            yield Check(case.name, f"{key}: not compared", np.inf, 0.0)
     except Exception as error:
         traceback.print_exc()
         yield Check(case.name, f"{type(error).__name__}: {error}"[:120], np.inf, 0.0)
