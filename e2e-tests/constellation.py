@@ -1,0 +1,122 @@
+"""The real constellation on this machine, driven through the `parley` command alone."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+DATA = Path(__file__).parent / "data"
+QUESTION = DATA / "question.wav"
+
+RUNNING_GAUGES = ("parley_requests_running", "parley_engine_requests_running")
+
+ValueT = TypeVar("ValueT")
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run of the command ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclass(frozen=True)
+class Constellation:
+    """A state folder and what runs there."""
+
+    state: Path
+    env: dict[str, str]
+
+    def command(self, *arguments: object) -> list[str]:
+        return [sys.executable, "-m", "parley_client", *(str(each) for each in arguments)]
+
+    def parley(self, *arguments: object, timeout: float = 300) -> Result:
+        done = subprocess.run(
+            self.command(*arguments),
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    def popen(self, *arguments: object) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            self.command(*arguments),
+            env=self.environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, **self.env, "PARLEY_STATE": str(self.state)}
+
+    def status(self) -> dict[str, Any]:
+        return self.parley("status", "--json").json
+
+    @property
+    def address(self) -> str:
+        return str(self.status()["address"])
+
+    def pids(self) -> dict[str, int]:
+        return {name: each["pid"] for name, each in self.status()["services"].items()}
+
+    def running(self) -> dict[str, float]:
+        """Requests running right now, by service: the sum of its gauges."""
+        return {
+            name: sum(metric(each["metrics_address"], gauge) for gauge in RUNNING_GAUGES)
+            for name, each in self.status_file()["services"].items()
+            if each["metrics_address"]
+        }
+
+    def status_file(self) -> dict[str, Any]:
+        """The supervisor's own view, without the time that a command takes to start."""
+        return json.loads((self.state / "state.json").read_text())
+
+
+def metric(address: str, name: str) -> float:
+    """Sum over all labels of one Prometheus metric."""
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as response:
+        text = response.read().decode()
+    return sum(
+        float(line.rsplit(" ", 1)[1])
+        for line in text.splitlines()
+        if line.startswith((f"{name}{{", f"{name} "))
+    )
+
+
+def until(condition: Callable[[], ValueT], timeout: float, what: str) -> ValueT:
+    """Polls for something that other processes do."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
+        time.sleep(0.02)
+
+
+async def eventually(
+    condition: Callable[[], Awaitable[ValueT | None]], timeout: float, what: str
+) -> ValueT:
+    """Polls, without blocking, for something that other processes do."""
+    try:
+        async with asyncio.timeout(timeout):
+            while not (value := await condition()):
+                await asyncio.sleep(0.05)
+            return value
+    except TimeoutError:
+        raise AssertionError(f"not within {timeout} s: {what}") from None
