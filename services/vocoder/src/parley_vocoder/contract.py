@@ -1,6 +1,7 @@
 """What goes into a vocoder engine and what comes out; pure data and protocols.
 
-Everything may import this module, it imports no model, no thread, no wire format. An engine turns
+Everything may import this module; it imports no model, no thread, no wire format. Errors are those
+of `parley_core.errors`, raised here with the name of the field that is wrong. An engine turns
 dual-code ids and a voice into sound, many requests at once; a stream of it is used like this:
 
     async with engine.open(request) as stream:
@@ -22,8 +23,9 @@ from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from parley_core.errors import InvalidArgument
+from parley_core.tokens import CODEBOOK_SIZE
 
-CODEBOOK_SIZE = 5120
 MEL_BINS = 80
 SPEAKER_WIDTH = 192
 
@@ -33,22 +35,6 @@ class FlowModel(StrEnum):
 
     COMMON = "CosyVoice-300M-25Hz"
     MUSIC = "CosyVoice-300M-25Hz-Music"
-
-
-class ConditioningError(ValueError):
-    """A voice, token sequence or seed that no decoder can use.
-
-    Attributes:
-        field: the offending field of the request.
-    """
-
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(message)
-        self.field = field
-
-
-class DecodeError(RuntimeError):
-    """The engine failed while it worked on a request; the request is over."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +47,7 @@ class VoiceConditioning:
         embedding: float32 `[192]` speaker embedding, any scale but zero.
 
     Raises:
-        ConditioningError: a wrong shape, an id out of range, a value that is not finite, or tokens
+        InvalidArgument: a wrong shape, an id out of range, a value that is not finite, or tokens
             without mel (or mel without tokens).
     """
 
@@ -72,38 +58,36 @@ class VoiceConditioning:
     def __post_init__(self) -> None:
         check_ids(self.prompt_tokens, "prompt_tokens")
         if self.prompt_mel.ndim != 2 or self.prompt_mel.shape[1] != MEL_BINS:
-            raise ConditioningError(
-                "prompt_mel",
-                f"prompt mel has shape {list(self.prompt_mel.shape)}, expected [F, 80]",
-            )
+            raise _wrong("prompt_mel", f"has shape {list(self.prompt_mel.shape)}, expected [F, 80]")
         if self.embedding.shape != (SPEAKER_WIDTH,):
-            raise ConditioningError(
-                "speaker_embedding",
-                f"speaker embedding has shape {list(self.embedding.shape)}, expected [192]",
-            )
+            shape = list(self.embedding.shape)
+            raise _wrong("speaker_embedding", f"has shape {shape}, expected [{SPEAKER_WIDTH}]")
         if not np.isfinite(self.prompt_mel).all():
-            raise ConditioningError("prompt_mel", "prompt mel holds values that are not finite")
+            raise _wrong("prompt_mel", "holds values that are not finite")
         if not np.isfinite(self.embedding).all() or not self.embedding.any():
-            raise ConditioningError(
-                "speaker_embedding", "speaker embedding is zero or holds values that are not finite"
-            )
+            raise _wrong("speaker_embedding", "is zero or holds values that are not finite")
         if (len(self.prompt_tokens) == 0) != (len(self.prompt_mel) == 0):
-            raise ConditioningError(
-                "prompt_mel", "prompt tokens and prompt mel come together or not at all"
-            )
+            raise _wrong("prompt_mel", "and prompt_tokens come together or not at all")
+
+
+def _wrong(field: str, problem: str) -> InvalidArgument:
+    return InvalidArgument(f"{field} {problem}", field=field, reason="VOICE_UNUSABLE")
 
 
 def check_ids(ids: Sequence[int] | NDArray[np.int64], field: str) -> None:
-    """Refuse ids outside 0..5119.
+    """Refuse ids outside 0..5119; whether they follow the grammar is the caller's business.
 
     Raises:
-        ConditioningError: names the first such id.
+        InvalidArgument: names the first such id.
     """
     array = np.asarray(ids)
     wrong = np.flatnonzero((array < 0) | (array >= CODEBOOK_SIZE))
     if len(wrong):
-        raise ConditioningError(
-            field, f"id {array[wrong[0]]} at position {wrong[0]} is outside 0..{CODEBOOK_SIZE - 1}"
+        raise InvalidArgument(
+            f"audio token {array[wrong[0]]} at position {wrong[0]} "
+            f"is outside 0..{CODEBOOK_SIZE - 1}",
+            field=field,
+            reason="TOKEN_OUT_OF_RANGE",
         )
 
 
@@ -126,7 +110,7 @@ class DecodeRequest:
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**64:
-            raise ConditioningError("seed", "seed is outside 0..2**64-1")
+            raise InvalidArgument("seed is outside 0..2**64-1", field="seed")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -185,21 +169,21 @@ class DecodeStream(Protocol):
         """Add tokens.
 
         Raises:
-            ConditioningError: an id outside 0..5119, or more tokens than the engine takes.
+            InvalidArgument: an id outside 0..5119, or more tokens than the engine takes.
         """
 
     def end(self) -> None:
         """No more tokens follow.
 
         Raises:
-            ConditioningError: no token was pushed.
+            InvalidArgument: no token was pushed.
         """
 
     def __aiter__(self) -> AsyncIterator[AudioChunk]:
         """Chunks in order, the last one `final`.
 
         Raises:
-            DecodeError: the engine failed on this request.
+            ParleyError: the engine failed on this request, or stopped.
         """
 
     async def __aenter__(self) -> Self: ...
@@ -213,15 +197,23 @@ class DecodeStream(Protocol):
 
 
 class Engine(Protocol):
-    """Decodes many requests at once."""
+    """Decodes many requests at once.
+
+    Attributes:
+        sample_rate: of the sound, Hz; known after `warm_up`.
+    """
 
     sample_rate: int
 
     async def warm_up(self) -> None:
-        """Run every model once, so that the first request meets warm kernels."""
+        """Load the weights and run every model once, before the first request."""
 
     def open(self, request: DecodeRequest) -> DecodeStream:
-        """Admit a request."""
+        """Admit a request.
+
+        Raises:
+            FailedPrecondition: the flow model it names is not loaded.
+        """
 
     def stats(self) -> EngineStats:
         """Counters as of now."""

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from parley_core.tokens import CODEBOOK_SIZE
 from torch import Tensor
 
 from parley_vocoder.checkpoint import load_into
 from parley_vocoder.config import ConfigError, DecoderConfig, load_config
-from parley_vocoder.contract import CODEBOOK_SIZE, MEL_BINS, AudioChunk, VoiceConditioning
+from parley_vocoder.contract import MEL_BINS, AudioChunk, VoiceConditioning
 from parley_vocoder.engine.flow.model import Flow
 from parley_vocoder.engine.flow.solver import TimeGrid, Trajectory
 from parley_vocoder.engine.hift.model import Hift

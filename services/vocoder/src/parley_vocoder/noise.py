@@ -70,7 +70,8 @@ class SeededNoise:
         return by_harmonic.transpose(2, 0, 1).reshape(harmonics, -1)
 
     def _bits(self, domain: _Domain, block: int) -> np.random.Philox:
-        return np.random.Philox(key=[self._seed, domain], counter=[0, 0, 0, block])
+        key = np.array([self._seed, domain], dtype=np.uint64)
+        return np.random.Philox(key=key, counter=[0, 0, 0, block])
 
     def _frames(self, domain: _Domain, width: int, start: int, stop: int) -> FloatArray:
         first, last = start // self._BLOCK, -(-stop // self._BLOCK)

@@ -129,7 +129,7 @@ _RELAXATION = 3.0
 _ODD_MISH_SLOPE = 1.2
 # Random coupling of everything else into the paths: enough to depend on context, not to drown them.
 _STRAY = 0.02
-_CALIBRATION_TOKENS = 400
+_CALIBRATION_TOKENS = 250
 _MEAN_PITCH = 150.0
 _LEVEL = 0.08
 # Log magnitude of the bins that carry nothing.

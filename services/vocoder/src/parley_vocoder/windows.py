@@ -12,9 +12,9 @@ as many as the reference makes of the same tokens.
 
 from dataclasses import dataclass
 
-from parley_vocoder.config import DecoderConfig
+from parley_core.tokens import GROUP_SIZE
 
-TOKENS_PER_GROUP = 5
+from parley_vocoder.config import DecoderConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class WindowPlan:
     @property
     def tokens_needed_from(self) -> int:
         """Tokens before this one will not be asked for again."""
-        return max(0, self._emitted - self._settings.left_context * TOKENS_PER_GROUP)
+        return max(0, self._emitted - self._settings.left_context * GROUP_SIZE)
 
     def next(self, available: int, ended: bool) -> Window | None:
         """The next window, or None until more tokens are there (or for good, after the final one).
@@ -121,8 +121,8 @@ class WindowPlan:
         if self._done:
             return None
         ramp = self._settings.ramp
-        chunk = ramp[min(self._chunks, len(ramp) - 1)] * TOKENS_PER_GROUP
-        ahead = self._settings.look_ahead * TOKENS_PER_GROUP
+        chunk = ramp[min(self._chunks, len(ramp) - 1)] * GROUP_SIZE
+        ahead = self._settings.look_ahead * GROUP_SIZE
         start = self._emitted
         # Not "or ended": what has arrived by now must not decide where the cuts are.
         final = available - start < chunk + ahead

@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import Self
 
+from parley_core.errors import InvalidArgument, OutOfRange, ParleyError
+
 from parley_vocoder.contract import (
     AudioChunk,
-    ConditioningError,
-    DecodeError,
     DecodeRequest,
     Usage,
     check_ids,
@@ -45,7 +45,7 @@ class TorchStream:
         self._wake = wake
         self._on_close = on_close
         self._loop = asyncio.get_running_loop()
-        self._chunks: asyncio.Queue[AudioChunk | DecodeError] = asyncio.Queue()
+        self._chunks: asyncio.Queue[AudioChunk | ParleyError] = asyncio.Queue()
         self._lock = threading.Lock()
         self._inbox: list[int] = []
         self._ended = False
@@ -62,12 +62,14 @@ class TorchStream:
 
     async def push(self, ids: Sequence[int]) -> None:
         """See `DecodeStream`."""
-        check_ids(ids, "token_ids")
+        check_ids(ids, "tokens")
         if self._ended:
-            raise ConditioningError("token_ids", "tokens after the end of tokens")
+            raise InvalidArgument("tokens after the end of tokens", reason="TOKENS_AFTER_END")
         if self.usage.tokens + len(ids) > self._max_tokens:
-            raise ConditioningError(
-                "token_ids", f"more than {self._max_tokens} tokens in one request"
+            raise OutOfRange(
+                f"more than {self._max_tokens} tokens in one request",
+                reason="TOO_MANY_TOKENS",
+                metadata={"limit": self._max_tokens},
             )
         with self._lock:
             self._inbox.extend(ids)
@@ -77,7 +79,7 @@ class TorchStream:
     def end(self) -> None:
         """See `DecodeStream`."""
         if self.usage.tokens == 0:
-            raise ConditioningError("token_ids", "no tokens to decode")
+            raise InvalidArgument("no tokens to decode", field="tokens", reason="NO_TOKENS")
         with self._lock:
             self._ended = True
         self._wake()
@@ -86,7 +88,7 @@ class TorchStream:
         """See `DecodeStream`."""
         while True:
             item = await self._chunks.get()
-            if isinstance(item, DecodeError):
+            if isinstance(item, ParleyError):
                 raise item
             with self._lock:
                 self._undelivered -= 1
@@ -137,7 +139,7 @@ class TorchStream:
             self._undelivered += 1
         self._post(self._chunks.put_nowait, chunk)
 
-    def fail(self, error: DecodeError) -> None:
+    def fail(self, error: ParleyError) -> None:
         """Worker: end the request with an error."""
         self._post(self._chunks.put_nowait, error)
 

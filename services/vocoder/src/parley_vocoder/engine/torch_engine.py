@@ -20,10 +20,11 @@ from typing import Self, TypeVar
 
 import numpy as np
 import torch
+from parley_core.errors import FailedPrecondition, Internal, ParleyError, Unavailable
+from parley_core.tokens import GROUP_SIZE
 
 from parley_vocoder.contract import (
     SPEAKER_WIDTH,
-    DecodeError,
     DecodeRequest,
     EngineStats,
     FlowModel,
@@ -36,7 +37,7 @@ from parley_vocoder.engine.stream import TorchStream
 from parley_vocoder.noise import SeededNoise
 from parley_vocoder.offline import WholeDecode
 from parley_vocoder.streaming import WindowedDecode
-from parley_vocoder.windows import TOKENS_PER_GROUP, WindowSettings
+from parley_vocoder.windows import WindowSettings
 
 _log = logging.getLogger(__name__)
 
@@ -76,17 +77,22 @@ class _Work:
 
 
 class TorchEngine:
-    """See `contract.Engine`. Use as `async with engine:`; the thread lives inside the block."""
+    """See `contract.Engine`. Use as `async with engine:`; the thread lives inside the block.
+
+    Args:
+        load: reads the weights; called once, off the event loop, by `warm_up`.
+        settings: how to run.
+    """
 
     def __init__(
-        self, decoders: Mapping[FlowModel, Decoder], settings: EngineSettings | None = None
+        self,
+        load: Callable[[], Mapping[FlowModel, Decoder]],
+        settings: EngineSettings | None = None,
     ) -> None:
-        self._decoders = dict(decoders)
+        self._load = load
         self._settings = settings or EngineSettings()
-        rates = {decoder.config.sample_rate for decoder in self._decoders.values()}
-        if len(rates) != 1:
-            raise ValueError(f"decoders of one engine need one sample rate, found {sorted(rates)}")
-        (self.sample_rate,) = rates
+        self._decoders: Mapping[FlowModel, Decoder] = {}
+        self.sample_rate = 0
         self._changed = threading.Condition()
         self._dirty = False
         self._stopping = False
@@ -110,15 +116,23 @@ class TorchEngine:
             self._changed.notify()
         await asyncio.to_thread(self._thread.join)
         for work in self._works.values():
-            work.stream.fail(DecodeError("the engine has stopped"))
+            work.stream.fail(
+                Unavailable("the vocoder is stopping", reason="ENGINE_STOPPED", retry_after=1.0)
+            )
         self._works.clear()
 
     def open(self, request: DecodeRequest) -> TorchStream:
         """See `Engine`.
 
         Raises:
-            KeyError: the request names a flow model that this engine has not loaded.
+            FailedPrecondition: see `Engine`.
         """
+        if request.flow_model not in self._decoders:
+            raise FailedPrecondition(
+                f"the flow model {request.flow_model.name} is not loaded here",
+                reason="FLOW_MODEL_NOT_LOADED",
+                metadata={"loaded": ", ".join(sorted(model.name for model in self._decoders))},
+            )
         settings = self._settings
         stream = TorchStream(
             request,
@@ -132,10 +146,6 @@ class TorchEngine:
             self._works[stream] = _Work(stream, self._decoders[request.flow_model])
         return stream
 
-    def has(self, flow_model: FlowModel) -> bool:
-        """Whether the weights of a flow model are loaded."""
-        return flow_model in self._decoders
-
     def stats(self) -> EngineStats:
         """See `Engine`."""
         with self._changed:
@@ -145,6 +155,11 @@ class TorchEngine:
 
     async def warm_up(self) -> None:
         """See `Engine`."""
+        self._decoders = await asyncio.to_thread(self._load)
+        rates = {decoder.config.sample_rate for decoder in self._decoders.values()}
+        if len(rates) != 1:
+            raise ValueError(f"decoders of one engine need one sample rate, found {sorted(rates)}")
+        (self.sample_rate,) = rates
         voice = VoiceConditioning(
             np.zeros(0, np.int64),
             np.zeros((0, 80), np.float32),
@@ -153,7 +168,7 @@ class TorchEngine:
         for flow_model in self._decoders:
             for whole in (False, True):
                 async with self.open(DecodeRequest(voice, flow_model, whole=whole)) as stream:
-                    await stream.push([0] * 8 * TOKENS_PER_GROUP)
+                    await stream.push([0] * 8 * GROUP_SIZE)
                     stream.end()
                     async for _ in stream:
                         pass
@@ -167,6 +182,12 @@ class TorchEngine:
         with self._changed:
             self._works.pop(stream, None)
 
+    def _fail(self, works: Sequence[_Work], failure: ParleyError) -> None:
+        for work in works:
+            self._close(work.stream)
+            work.trajectory = None
+            work.stream.fail(failure)
+
     def _run(self) -> None:
         while True:
             with self._changed:
@@ -176,14 +197,14 @@ class TorchEngine:
                     return
                 self._dirty = False
                 works = list(self._works.values())
-            if self._tick(works):
+            if self._guarded(works, self._tick, works):
                 with self._changed:
                     self._dirty = True
 
     def _tick(self, works: Sequence[_Work]) -> bool:
         """Advance what is most urgent by one step; whether there was anything to do."""
         for work in works:
-            self._guarded([work], self._begin, work)
+            self._charged([work], self._begin, work)
         ready = [work for work in works if work.trajectory is not None and not work.stream.closed]
         chosen = choose(
             ready,
@@ -197,7 +218,7 @@ class TorchEngine:
             by_decoder[id(work.decoder)].append(work)
         for same in by_decoder.values():
             for group in by_length(same, _frames):
-                self._guarded(group, self._step, group)
+                self._charged(group, self._step, group)
             self._vocode([work for work in same if _finished(work)])
         return bool(ready)
 
@@ -234,30 +255,32 @@ class TorchEngine:
         """Turn finished windows into sound, those of one size in one batch."""
         by_size: dict[int, list[tuple[_Work, Excitation]]] = defaultdict(list)
         for work in works:
-            excitation = self._guarded([work], _excite, work)
+            excitation = self._charged([work], _excite, work)
             if excitation is not None:
                 by_size[excitation.mel.shape[1]].append((work, excitation))
         for same in by_size.values():
-            self._guarded([work for work, _ in same], _generate, same)
+            self._charged([work for work, _ in same], _generate, same)
 
-    def _guarded(self, works: Sequence[_Work], call: Callable[[_A], _R], argument: _A) -> _R | None:
-        """Run one computation: charge its time, and let its failure end its own streams only."""
+    def _charged(self, works: Sequence[_Work], call: Callable[[_A], _R], argument: _A) -> _R | None:
+        """Run one computation, guarded, and charge its time to its streams."""
         begun = time.perf_counter()
         try:
-            return call(argument)
-        except Exception as error:
-            _log.exception("decoding failed")
-            for work in works:
-                self._close(work.stream)
-                work.trajectory = None
-                failure = DecodeError("the vocoder failed on this request")
-                failure.__cause__ = error
-                work.stream.fail(failure)
-            return None
+            return self._guarded(works, call, argument)
         finally:
             share = (time.perf_counter() - begun) / len(works)
             for work in works:
                 work.stream.usage.compute_seconds += share
+
+    def _guarded(self, works: Sequence[_Work], call: Callable[[_A], _R], argument: _A) -> _R | None:
+        """Run one computation; its failure ends its own streams only, never the thread."""
+        try:
+            return call(argument)
+        except Exception as error:
+            _log.exception("decoding failed")
+            failure = Internal("the vocoder failed on this request", reason="DECODE_FAILED")
+            failure.__cause__ = error
+            self._fail(works, failure)
+            return None
 
 
 def _trajectory(work: _Work) -> Trajectory:

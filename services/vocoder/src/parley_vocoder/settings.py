@@ -1,0 +1,100 @@
+"""Settings of the vocoder service."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from parley_core.settings import ServiceSettings, SettingsSection
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from parley_vocoder.contract import FlowModel
+from parley_vocoder.decoder import EULER_STEPS
+from parley_vocoder.engine.torch_engine import EngineSettings
+from parley_vocoder.windows import WindowSettings
+
+_ENGINE = EngineSettings()
+_WINDOWS = WindowSettings()
+
+
+class StreamingSection(SettingsSection):
+    """How streams are cut into windows, in groups of five tokens (0.12 s)."""
+
+    ramp: tuple[int, ...] = Field(
+        _WINDOWS.ramp, min_length=1, description="Groups in each chunk; the last entry repeats."
+    )
+    left_context: int = Field(
+        _WINDOWS.left_context, ge=0, description="Groups decoded again before a chunk."
+    )
+    look_ahead: int = Field(
+        _WINDOWS.look_ahead, ge=1, description="Groups that must follow a chunk."
+    )
+    fade_frames: int = Field(
+        _WINDOWS.fade_frames, ge=0, description="Mel frames blended at a join."
+    )
+    max_prompt_frames: int = Field(
+        _WINDOWS.max_prompt_frames,
+        ge=1,
+        description="Mel frames (11.6 ms) of the voice prompt that every window carries.",
+    )
+
+    def windows(self) -> WindowSettings:
+        """As the engine takes it."""
+        return WindowSettings(**self.model_dump())
+
+
+class BatchSection(SettingsSection):
+    """How streams share the machine."""
+
+    max_batch: int = Field(_ENGINE.max_batch, ge=1, description="Windows in one Euler step.")
+    reserve_s: float = Field(
+        _ENGINE.reserve, ge=0, description="A stream is urgent this long before it runs dry."
+    )
+    max_tokens: int = Field(_ENGINE.max_tokens, ge=5, description="Of one streamed request.")
+    max_whole_tokens: int = Field(
+        _ENGINE.max_whole_tokens, ge=5, description="Of one request decoded whole."
+    )
+    max_ahead: int = Field(
+        _ENGINE.max_ahead, ge=1, description="Unread chunks at which a stream rests."
+    )
+
+
+class VocoderSettings(ServiceSettings):
+    """Runs flow matching and HiFT over gRPC."""
+
+    model_config = SettingsConfigDict(env_prefix="PARLEY_VOCODER_")
+
+    weights: Path = Field(
+        description="A TTS-3B folder: holds CosyVoice-300M-25Hz and CosyVoice-300M-25Hz-Music."
+    )
+    flow_models: tuple[Literal["common", "music"], ...] = Field(
+        ("common", "music"), min_length=1, description="Which of them to load."
+    )
+    device: str = Field("cpu", description="cpu, cuda or cuda:N.")
+    flow_dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="The reference serves bfloat16, time grid included."
+    )
+    euler_steps: int = Field(EULER_STEPS, ge=1, le=100, description="The reference takes 10.")
+    threads: int | None = Field(None, ge=1, description="CPU threads; None: torch decides.")
+    max_prompt_s: float = Field(30.0, gt=0, description="Longest voice prompt taken.")
+    streaming: StreamingSection = StreamingSection()
+    batch: BatchSection = BatchSection()
+
+    def models(self) -> list[FlowModel]:
+        """The flow models to load, each once."""
+        return [model for model in FlowModel if model.name.lower() in self.flow_models]
+
+    def dtype(self) -> torch.dtype:
+        """Of the flow."""
+        return torch.bfloat16 if self.flow_dtype == "bfloat16" else torch.float32
+
+    def engine(self) -> EngineSettings:
+        """As the engine takes it."""
+        return EngineSettings(
+            windows=self.streaming.windows(),
+            max_batch=self.batch.max_batch,
+            reserve=self.batch.reserve_s,
+            max_tokens=self.batch.max_tokens,
+            max_whole_tokens=self.batch.max_whole_tokens,
+            max_ahead=self.batch.max_ahead,
+        )
