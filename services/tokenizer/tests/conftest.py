@@ -26,9 +26,9 @@ def models(folder: Path) -> TokenizerModels:
 
 @pytest.fixture
 async def engine(models: TokenizerModels) -> AsyncIterator[TokenizerEngine]:
-    engine = TokenizerEngine(models, slots=8)
-    yield engine
-    await engine.close()
+    async with TokenizerEngine(lambda: models, slots=8) as engine:
+        await engine.warm_up()
+        yield engine
 
 
 @pytest.fixture(scope="session")

@@ -104,7 +104,6 @@ async def test_packets_give_the_reference_codes_at_the_same_moments(
 ) -> None:
     case = Case(golden / "03_linguistic_tokenizer")
     sessions = json.loads((golden / "03_linguistic_tokenizer/streams.json").read_text())
-    engine = TokenizerEngine(models, slots=len(sessions))
 
     async def replay(session: dict) -> None:
         recorder = Recorder(engine.open())
@@ -121,12 +120,11 @@ async def test_packets_give_the_reference_codes_at_the_same_moments(
             assert recorder.codes == packet["codes"], (session["audio"], session["plan"], at)
         stream.close()
 
-    try:
+    async with TokenizerEngine(lambda: models, slots=len(sessions)) as engine:
+        await engine.warm_up()
         async with asyncio.TaskGroup() as group:
             for session in sessions:
                 group.create_task(replay(session))
-    finally:
-        await engine.close()
 
 
 def test_semantic_codes_equal_the_reference(golden: Path, models: TokenizerModels) -> None:
@@ -151,8 +149,8 @@ async def test_recordings_become_the_reference_prompt_and_chat_tokens(
     golden: Path, models: TokenizerModels
 ) -> None:
     case = Case(golden / "11_prompt_wav_to_speech")
-    engine = TokenizerEngine(models, slots=1)
-    try:
+    async with TokenizerEngine(lambda: models, slots=1) as engine:
+        await engine.warm_up()
         for name, meta in case.meta["audio_meta"].items():
             wave, rate = case.wav(name), meta["sr"]
             prompt = await engine.encode(prepare(wave, rate, trim=True))
@@ -163,5 +161,3 @@ async def test_recordings_become_the_reference_prompt_and_chat_tokens(
             assert list(chat.semantic) == case.outputs[f"{name}.chat_vq06"].tolist()
             text = to_text(interleave(chat.linguistic, chat.semantic))
             assert text == meta["chat_token_string"]
-    finally:
-        await engine.close()

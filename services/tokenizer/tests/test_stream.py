@@ -97,8 +97,8 @@ async def test_a_window_over_the_whole_utterance_gives_the_offline_tokens(
     models: TokenizerModels,
 ) -> None:
     plan = SegmentPlan(segment_s=6.0, left_context_s=0.0, right_context_s=0.0)
-    engine = TokenizerEngine(models, plan, slots=1)
-    try:
+    async with TokenizerEngine(lambda: models, plan, slots=1) as engine:
+        await engine.warm_up()
         for samples in (0, 200, 479, 480, 3839, 3840, 16159, 40000, 81111):
             wave = speechlike(samples, seed=samples)
             offline = await engine.encode(wave)
@@ -110,8 +110,6 @@ async def test_a_window_over_the_whole_utterance_gives_the_offline_tokens(
             stream.close()
             assert sum((each.semantic for each in found), ()) == offline.semantic, samples
             assert sum((each.linguistic for each in found), ()) == offline.linguistic, samples
-    finally:
-        await engine.close()
 
 
 async def test_a_drain_brings_out_every_whole_block(engine: TokenizerEngine) -> None:
@@ -203,8 +201,8 @@ async def test_a_failed_step_fails_its_callers_and_the_next_works(
 
 
 async def test_a_stopped_engine_says_so(models: TokenizerModels) -> None:
-    engine = TokenizerEngine(models, slots=1)
-    stream = engine.open()
-    await engine.close()
+    async with TokenizerEngine(lambda: models, slots=1) as engine:
+        await engine.warm_up()
+        stream = engine.open()
     with pytest.raises(Unavailable):
         await stream.step(np.zeros(3840, np.float32))

@@ -50,10 +50,6 @@ class Engine(Protocol):
     def delay_s(self) -> float:
         """Audio that the codes of a stream run behind its newest sample at most, in seconds."""
 
-    @property
-    def slots_in_use(self) -> int:
-        """Streams that hold a slot."""
-
     def open(self) -> EngineStream:
         """Takes a slot.
 

@@ -9,11 +9,12 @@ one at a time. Not for gRPC.
 import asyncio
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
+import numpy as np
 from parley_core.errors import ResourceExhausted, Unavailable
 from parley_core.logging import get_logger
 
@@ -39,29 +40,62 @@ class _Release:
 
 
 class TokenizerEngine:
-    """Runs a `BatchTokenizer` for one event loop. Construct it inside that loop."""
+    """Runs a `BatchTokenizer` for one event loop; an async context manager.
+
+    `warm_up` must have returned before anything else is asked of it.
+    """
 
     def __init__(
-        self, models: TokenizerModels, plan: SegmentPlan | None = None, slots: int = 32
+        self,
+        load: Callable[[], TokenizerModels],
+        plan: SegmentPlan | None = None,
+        slots: int = 32,
     ) -> None:
-        """Starts the worker.
+        """Keeps what `warm_up` needs.
 
         Args:
-            models: both branches.
+            load: gives both branches; blocks, called once, off the event loop.
             plan: how the semantic branch cuts streams.
             slots: live streams at most.
         """
-        self._models = models
+        self._load = load
         self._plan = plan or SegmentPlan()
-        self._batch = BatchTokenizer(models, self._plan, slots)
-        self._free = list(range(slots))
         self._slots = slots
-        self._loop = asyncio.get_running_loop()
+        self._free = list(range(slots))
+        self._recordings = 0
         self._queue: queue.SimpleQueue[_Request | _Release | None] = queue.SimpleQueue()
-        self._closed = False
         self._worker = threading.Thread(target=self._run, name="tokenizer-steps", daemon=True)
+        self._recorder = ThreadPoolExecutor(1, thread_name_prefix="tokenizer-recordings")
+        self._closed = False
+        self._loop: asyncio.AbstractEventLoop
+        self._models: TokenizerModels
+        self._batch: BatchTokenizer
+
+    async def __aenter__(self) -> "TokenizerEngine":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def warm_up(self) -> None:
+        """Loads the models, starts the worker and runs both kinds of work once.
+
+        Raises:
+            CheckpointError: the weights are incomplete or damaged; one line names the cause.
+        """
+        self._models = await asyncio.to_thread(self._load)
+        self._batch = BatchTokenizer(self._models, self._plan, self._slots)
+        self._loop = asyncio.get_running_loop()
         self._worker.start()
-        self._recordings = ThreadPoolExecutor(1, thread_name_prefix="tokenizer-recordings")
+        _log.info("loaded", slots=self._slots, semantic_batches=self._models.semantic.model.batched)
+        silence = np.zeros(self.block_samples, dtype=np.float32)
+        stream = self.open()
+        try:
+            await stream.step(silence)
+            await stream.drain()
+        finally:
+            stream.close()
+        await self.encode(silence)
 
     @property
     def block_samples(self) -> int:
@@ -77,6 +111,11 @@ class TokenizerEngine:
     def slots_in_use(self) -> int:
         """Streams that hold a slot."""
         return self._slots - len(self._free)
+
+    @property
+    def running(self) -> int:
+        """Streams that hold a slot and recordings that are waited for."""
+        return self.slots_in_use + self._recordings
 
     def open(self) -> EngineStream:
         """Takes a slot; see `Engine.open`."""
@@ -99,17 +138,20 @@ class TokenizerEngine:
                 tuple(self._models.semantic.encode(wave, given_up.is_set)),
             )
 
+        self._recordings += 1
         try:
-            return await self._loop.run_in_executor(self._recordings, compute)
+            return await self._loop.run_in_executor(self._recorder, compute)
         finally:
             given_up.set()
+            self._recordings -= 1
 
     async def close(self) -> None:
         """Stops the workers; streams that still wait fail."""
         self._closed = True
-        self._queue.put(None)
-        await asyncio.to_thread(self._worker.join)
-        await asyncio.to_thread(self._recordings.shutdown, cancel_futures=True)
+        if self._worker.is_alive():
+            self._queue.put(None)
+            await asyncio.to_thread(self._worker.join)
+        await asyncio.to_thread(self._recorder.shutdown, cancel_futures=True)
 
     async def submit(self, work: Work) -> Codes:
         """Queues the work of one stream for the next step and waits for its codes."""
