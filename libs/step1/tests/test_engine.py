@@ -77,7 +77,7 @@ def prompts(tokenizer, count):
     ]
 
 
-GREEDY = {"temperature": 0, "max_tokens": 24, "stop_token_ids": ()}
+GREEDY = {"temperature": 0, "max_tokens": 16, "stop_token_ids": ()}
 
 
 async def test_twenty_greedy_replies_at_once_equal_each_alone(chat_model, tokenizer):
@@ -192,7 +192,7 @@ async def test_closing_or_cancelling_the_iterator_frees_the_place(chat_model, to
         await asyncio.gather(first, second, return_exceptions=True)
         await until(lambda: engine.stats().running == 0 and engine.stats().waiting == 0)
         ids, _ = await collect(engine, prompt, **GREEDY)
-        assert len(ids) == 24
+        assert len(ids) == 16
 
 
 async def test_a_cancelled_prefill_frees_the_place(chat_model):
@@ -221,7 +221,7 @@ async def test_a_full_queue_refuses_and_recovers(chat_model, tokenizer):
         for reply in replies:
             await reply.aclose()
         ids, last = await queued
-        assert len(ids) == 24
+        assert len(ids) == 16
         assert last.usage.queue_seconds > 0
 
 
@@ -273,7 +273,7 @@ async def test_a_failed_step_loses_its_requests_and_no_others(chat_model, monkey
             await collect(engine, [5, 666])
         assert engine.stats().running == 0
         ids, _ = await collect(engine, [5, 6], **GREEDY)
-        assert len(ids) == 24
+        assert len(ids) == 16
 
 
 @pytest.mark.golden

@@ -39,6 +39,7 @@ class Step1Config:
         audio_token_offset: Vocabulary id of dual-code id 0.
         alibi_slopes: One slope a query head, where the checkpoint lists them; otherwise they
             follow from the head count.
+        stub_weights: The weights are seeded random numbers (`step1.seeded` writes this key).
     """
 
     hidden_size: int = 5120
@@ -55,6 +56,7 @@ class Step1Config:
     tie_word_embeddings: bool = False
     audio_token_offset: int = 65536
     alibi_slopes: tuple[float, ...] | None = None
+    stub_weights: bool = False
 
     def __post_init__(self) -> None:
         for name in (
@@ -151,9 +153,9 @@ def _checked(name: str, value: Any) -> Any:
         if not isinstance(value, list | tuple) or not all(_is_number(item) for item in value):
             raise ConfigError("alibi_slopes must be a list of numbers")
         return tuple(float(item) for item in value)
-    if name == "tie_word_embeddings":
+    if name in {"tie_word_embeddings", "stub_weights"}:
         if not isinstance(value, bool):
-            raise ConfigError("tie_word_embeddings must be true or false")
+            raise ConfigError(f"{name} must be true or false")
         return value
     if name == "rms_norm_eps":
         if not _is_number(value):

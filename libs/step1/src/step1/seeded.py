@@ -29,6 +29,7 @@ _CONFIG = Step1Config(
     num_hidden_layers=3,
     max_seq_len=8192,
     vocab_size=74752,
+    stub_weights=True,
 )
 _TOKENIZER_CONFIG = {
     "tokenizer_class": "LlamaTokenizer",
@@ -142,6 +143,7 @@ def _write(folder: Path, tokenizer_model: bytes, bias: _Bias, seed: int) -> None
                 "pad_token_id",
                 "eos_token_id",
                 "tie_word_embeddings",
+                "stub_weights",
             )
         },
     }

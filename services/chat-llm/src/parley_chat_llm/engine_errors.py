@@ -1,0 +1,41 @@
+"""What an engine's failures mean to a caller of the chat-llm service."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from parley_core.errors import Internal, InvalidArgument, ParleyError, Unavailable
+from step1.engine.contract import (
+    EngineClosedError,
+    EngineError,
+    EngineFailedError,
+    EngineOverloadedError,
+    PromptTooLongError,
+)
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Raises engine errors of the block as typed errors."""
+    try:
+        yield
+    except EngineError as error:
+        raise _typed(error) from error
+
+
+def _typed(error: EngineError) -> ParleyError:
+    match error:
+        case PromptTooLongError(length=length, limit=limit):
+            return InvalidArgument(
+                str(error),
+                field="messages",
+                reason="PROMPT_TOO_LONG",
+                metadata={"prompt_tokens": length, "context_length": limit},
+            )
+        case EngineOverloadedError():
+            return Unavailable(str(error), reason="ENGINE_OVERLOADED", retry_after=0.5)
+        case EngineClosedError():
+            return Unavailable(str(error), reason="ENGINE_CLOSED", retry_after=1.0)
+        case EngineFailedError():
+            return Unavailable(str(error), reason="ENGINE_FAILED", retry_after=0.5)
+        case _:
+            return Internal(str(error), reason="ENGINE_REQUEST_INVALID")
