@@ -115,7 +115,7 @@ async def eventually(
     """Polls, without blocking, for something that other processes do."""
     try:
         async with asyncio.timeout(timeout):
-            while not (value := await condition()):
+            while not (value := await condition()):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
             return value
     except TimeoutError:

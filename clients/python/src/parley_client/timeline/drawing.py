@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 WIDTH = 1120
 LEFT = 128
-RIGHT = 96
+RIGHT = 118
 _ROW = 34
 _BAR = 16
 _TOP = 26

@@ -90,7 +90,7 @@ def render(answer: Answer, question: Recording | None, text: str | None) -> str:
 
 def _stage_row(stage: Stage) -> Row:
     title = _TITLES.get(stage.name, stage.name)
-    count = f"{stage.outputs:,} {stage.unit}".strip()
+    count = f"{stage.outputs:,} {stage.unit}".strip() if stage.outputs else ""
     return Row(
         title,
         (
@@ -104,7 +104,7 @@ def _stage_row(stage: Stage) -> Row:
                 stage.first_output_s,
                 stage.end_s,
                 "working",
-                f"{title}: puts out {count} in {_ms(stage.end_s - stage.first_output_s)}",
+                f"{title}: puts out {count or 'its answer'} in {_ms(stage.end_s - stage.first_output_s)}",
             ),
         ),
         count,
