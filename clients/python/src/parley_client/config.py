@@ -121,7 +121,7 @@ class ConversationConfig:
             functions=[each.to_proto() for each in self.functions],
             turn_policy=self.turn_policy.to_proto() if self.turn_policy else None,
         )
-        sampling = {
+        sampling: dict[str, Any] = {
             "temperature": self.temperature,
             "top_p": self.top_p,
             "max_output_tokens": self.max_output_tokens,

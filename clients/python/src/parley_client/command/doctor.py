@@ -79,7 +79,7 @@ def _redis() -> str:
 def _ports() -> str:
     from parley_client.local import preflight
 
-    return f"{2 * len(preflight.allot_ports({}))} free ports on {preflight.HOST}"
+    return f"{2 * len(preflight.allot_ports({}))} free ports"
 
 
 def _weights(given: Path | None, state: Path) -> str:

@@ -104,7 +104,8 @@ def _stage_row(stage: Stage) -> Row:
                 stage.first_output_s,
                 stage.end_s,
                 "working",
-                f"{title}: puts out {count or 'its answer'} in {_ms(stage.end_s - stage.first_output_s)}",
+                f"{title}: puts out {count or 'its answer'} "
+                f"in {_ms(stage.end_s - stage.first_output_s)}",
             ),
         ),
         count,
