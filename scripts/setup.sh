@@ -43,7 +43,10 @@ say "Installing packages (one to three minutes)"
 "${pip[@]}" hatchling editables
 editable=()
 for package in libs/* services/* clients/python evals; do
-  [ -f "$package/pyproject.toml" ] && editable+=(--editable "$package")
+  [ -f "$package/pyproject.toml" ] || continue
+  # What `parley up` needs stands in the client's extra `local`.
+  [ "$package" = clients/python ] && package+='[local]'
+  editable+=(--editable "$package")
 done
 "${pip[@]}" --no-build-isolation --requirement requirements/dev.txt "${editable[@]}"
 # silero-vad declares torchaudio, which Parley does not use: it runs the package's ONNX file with onnxruntime.
