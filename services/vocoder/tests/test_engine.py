@@ -40,7 +40,7 @@ async def test_streams_in_one_batch_equal_their_solo_runs(
 ) -> None:
     """Different voices, prompts, seeds and lengths, so rows are padded and join at any step."""
     requests = [DecodeRequest(voice(2 * k, k), seed=k) for k in range(6)]
-    tokens = [spoken(9 + 3 * k, k) for k in range(6)]
+    tokens = [spoken(5 + 2 * k, k) for k in range(6)]
     before = engine.stats()
     async with asyncio.TaskGroup() as group:
         tasks = [
@@ -96,7 +96,7 @@ async def test_a_stream_nobody_reads_rests(decoder: Decoder) -> None:
     async with TorchEngine(lambda: {FlowModel.COMMON: decoder}, settings) as engine:
         await engine.warm_up()
         async with engine.open(DecodeRequest(voice())) as unread:
-            await unread.push(spoken(60))
+            await unread.push(spoken(40))
             while unread._chunks.qsize() < 2:
                 await play(engine, DecodeRequest(voice()), spoken(1))
             # Another stream's life is time enough to run too far ahead.
