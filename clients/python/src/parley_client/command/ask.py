@@ -24,6 +24,7 @@ from parley_client.command.report import (
     STUB_NOTE,
     audio_json,
     audio_line,
+    latency_line,
     latency_table,
     timings_json,
 )
@@ -142,6 +143,7 @@ def _report(answer: Answer, output: Path | None, timeline: Path | None) -> None:
         err.print(f"The answer ended as {finished.status}.", style="yellow")
     out.print()
     out.print(latency_table(finished.latency))
+    out.print(latency_line(finished.latency))
     usage = finished.usage
     out.print(
         f"tokens  question {answer.started.question_tokens}, prompt {usage.prompt_tokens} "

@@ -18,7 +18,7 @@ STUB_NOTE = (
 )
 
 _FULL_SCALE = 32768
-_BAR = 24
+_BAR = 20
 
 
 def audio_json(samples: Samples, sample_rate: int, path: Path | None) -> dict[str, Any]:
@@ -65,10 +65,9 @@ def timings_json(answer: Answer) -> dict[str, Any]:
 def latency_table(latency: Latency) -> Table:
     """Where the time went, one row a stage, in milliseconds since the question was complete."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in ("stage", "start", "first output", "end"):
-        table.add_column(title if title == "stage" else f"{title} ms", justify="right")
-    table.columns[0].justify = "left"
-    table.add_column("output", justify="right")
+    table.add_column("stage", no_wrap=True)
+    for title in ("start ms", "first output ms", "end ms", "output"):
+        table.add_column(title, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     ends = [latency.total_s, *(stage.end_s for stage in latency.stages)]
     whole = max(ends, default=0.0) or 1.0
@@ -76,14 +75,16 @@ def latency_table(latency: Latency) -> Table:
         table.add_row(
             stage.name,
             *(f"{1000 * each:.0f}" for each in (stage.start_s, stage.first_output_s, stage.end_s)),
-            f"{stage.outputs} {stage.unit}".strip(),
+            f"{stage.outputs} {stage.unit}".strip() if stage.outputs else "",
             _bar(stage.start_s, stage.first_output_s, stage.end_s, whole),
         )
-    table.add_section()
-    first = f"{1000 * latency.first_audio_s:.0f}" if latency.first_audio_s else "-"
-    table.add_row("first audio sent", "", first, "", "", "", style="bold")
-    table.add_row("all sent", "", "", f"{1000 * latency.total_s:.0f}", "", "")
     return table
+
+
+def latency_line(latency: Latency) -> str:
+    """When the caller heard something, and when all was sent."""
+    first = f"first audio {1000 * latency.first_audio_s:.0f} ms, " if latency.first_audio_s else ""
+    return f"sent    {first}last {1000 * latency.total_s:.0f} ms after the question"
 
 
 def _bar(start: float, first: float, end: float, whole: float) -> Text:

@@ -18,7 +18,7 @@ from parley_client.command.connection import (
     connect,
 )
 from parley_client.command.console import UsageError, clean, err, out, print_json, run
-from parley_client.command.report import audio_json, audio_line, latency_table
+from parley_client.command.report import audio_json, audio_line, latency_line, latency_table
 from parley_client.recording import Recording, write_wav
 from parley_client.speech import Speech
 from parley_client.voices import Transcript
@@ -75,6 +75,7 @@ def say(
         )
     else:
         out.print(latency_table(speech.latency))
+        out.print(latency_line(speech.latency))
         out.print(f"voice   {clean(speech.voice)}", markup=False)
         out.print(audio_line(speech.samples, speech.sample_rate, output), markup=False)
     return 0
