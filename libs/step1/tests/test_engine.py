@@ -82,13 +82,26 @@ GREEDY = {"temperature": 0, "max_tokens": 16, "stop_token_ids": ()}
 
 async def test_twenty_greedy_replies_at_once_equal_each_alone(chat_model, tokenizer):
     asked = prompts(tokenizer, 20)
+    greedy = {**GREEDY, "constraint": AllowedIds(tokenizer.text_ranges())}
     async with running(chat_model, max_batch=20) as engine:
-        alone = [(await collect(engine, prompt, **GREEDY))[0] for prompt in asked]
+        alone = [(await collect(engine, prompt, **greedy))[0] for prompt in asked]
     assert len({tuple(reply) for reply in alone}) > 10
     for options in ({"max_batch": 20}, {"max_batch": 3, "prefill_chunk": 16}):
         async with running(chat_model, **options) as engine:
-            together = await asyncio.gather(*(collect(engine, p, **GREEDY) for p in asked))
+            together = await asyncio.gather(*(collect(engine, p, **greedy) for p in asked))
         assert [reply for reply, _ in together] == alone
+
+
+async def test_twenty_spoken_replies_at_once_equal_each_alone(tts_model, tokenizer):
+    asked = prompts(tokenizer, 20)
+    rules = {"constraint": AudioGrammar(), "repetition": RepetitionFilter(), "max_tokens": 20}
+    async with running(tts_model, max_batch=20) as engine:
+        alone = [await collect(engine, p, seed=i, **rules) for i, p in enumerate(asked)]
+    async with running(tts_model, max_batch=20) as engine:
+        together = await asyncio.gather(
+            *(collect(engine, p, seed=i, **rules) for i, p in enumerate(asked))
+        )
+    assert [reply for reply, _ in together] == [reply for reply, _ in alone]
 
 
 async def test_a_seed_fixes_the_reply_whatever_else_runs(chat_model, tokenizer):
@@ -260,15 +273,15 @@ async def test_a_closed_engine_ends_its_requests_and_refuses_more(chat_model):
 
 
 async def test_a_failed_step_loses_its_requests_and_no_others(chat_model, monkeypatch):
-    forward = chat_model.forward
+    run = chat_model.hidden_states
 
     def poisoned(token_ids, *rest):
         if 666 in token_ids:
             raise RuntimeError("out of memory")
-        return forward(token_ids, *rest)
+        return run(token_ids, *rest)
 
     async with running(chat_model) as engine:
-        monkeypatch.setattr(chat_model, "forward", poisoned)
+        monkeypatch.setattr(chat_model, "hidden_states", poisoned)
         with pytest.raises(EngineFailedError):
             await collect(engine, [5, 666])
         assert engine.stats().running == 0
@@ -284,7 +297,10 @@ async def test_golden_replies_through_the_engine_equal_the_references(golden):
     assert names
     async with running(Step1Model.load(case / "checkpoint")) as engine:
         replies = await asyncio.gather(
-            *(collect(engine, inputs[f"{name}.ids"].tolist(), **GREEDY) for name in names)
+            *(
+                collect(engine, inputs[f"{name}.ids"].tolist(), **{**GREEDY, "max_tokens": 24})
+                for name in names
+            )
         )
     for name, (ids, _) in zip(names, replies, strict=True):
         assert ids == outputs[f"{name}.greedy_ids"].tolist()

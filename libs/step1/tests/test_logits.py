@@ -3,7 +3,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from step1.logits import AllowedIds, AudioGrammar, RepetitionFilter
+from step1.logits import AllowedIds, AudioGrammar, RepetitionFilter, column_of, token_at
 
 pytestmark = pytest.mark.unit
 
@@ -44,3 +44,20 @@ def test_the_grammar_follows_the_configured_ids():
 def test_allowed_ids_do_not_depend_on_the_step():
     rule = AllowedIds(((3, 9),))
     assert rule.allowed(0) == rule.allowed(77) == ((3, 9),)
+
+
+def test_columns_and_ids_of_partial_logits_belong_together():
+    ids = ((3, 4), (100, 103), (500, 501))
+    order = [3, 100, 101, 102, 500]
+    assert [token_at(column, ids) for column in range(5)] == order
+    assert [column_of(token, ids) for token in order] == [0, 1, 2, 3, 4]
+    assert column_of(4, ids) is None
+    with pytest.raises(IndexError):
+        token_at(5, ids)
+
+
+def test_the_filter_finds_its_id_in_partial_logits():
+    ids = ((3, 4), (100, 103))
+    scores = torch.zeros(2, 4)
+    RepetitionFilter().apply([[101] * 10, [7] * 10], scores, ids)
+    assert scores.isinf().nonzero().tolist() == [[0, 2]]

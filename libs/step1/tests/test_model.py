@@ -153,6 +153,18 @@ def test_bfloat16_stays_near_float32():
     assert 0 < float(difference) < 0.15
 
 
+def test_partial_logits_are_columns_of_the_whole_whatever_the_batch():
+    model = make_model(6, 2, 16)
+    ids = ((3, 4), (40, 70), (127, 128))
+    columns = [3, *range(40, 70), 127]
+    hidden = model.hidden_states(prompt(30), [Span(0, 0, 30)], make_cache(model), range(30))
+    whole = model.logits(hidden)
+    partial = model.logits(hidden, ids)
+    assert torch.allclose(partial, whole[:, columns], atol=1e-5)
+    for row in range(30):
+        assert torch.equal(model.logits(hidden[row : row + 1], ids)[0], partial[row])
+
+
 def test_an_unknown_weight_is_refused():
     with pytest.raises(KeyError):
         make_model(4, 2, 16).set_weight("model.layers.0.self_attn.rotary.inv_freq", torch.zeros(1))

@@ -19,15 +19,10 @@ def draw(random, **changes):
     return Draw(**{**values, **changes})
 
 
-def test_temperature_zero_takes_the_most_likely_allowed_id():
+def test_temperature_zero_takes_the_most_likely():
     logits = rows(3)
     greedy = Draw(temperature=0, top_k=50, top_p=0.9, uniform=0.99)
     assert choose(logits, [greedy] * 3) == logits.argmax(-1).tolist()
-    allowed = ((5, 9), (100, 103))
-    ids = [5, 6, 7, 8, 100, 101, 102]
-    restricted = Draw(temperature=0, top_k=0, top_p=1, uniform=0.5, allowed=allowed)
-    best = [ids[int(row[ids].argmax())] for row in logits]
-    assert choose(logits, [restricted] * 3) == best
 
 
 def test_a_rows_choice_does_not_depend_on_the_rows_beside_it():
@@ -39,7 +34,6 @@ def test_a_rows_choice_does_not_depend_on_the_rows_beside_it():
             temperature=[0.0, 0.7, 1.3][i % 3],
             top_k=[0, 5, 50][i % 3],
             top_p=[1.0, 0.9, 0.3][i % 3],
-            allowed=[None, ((3, 80),), ((1, 2), (50, 250))][i // 4],
         )
         for i in range(12)
     ]

@@ -20,6 +20,25 @@ GROUP = 5
 """Tokens in one 120 ms group: two linguistic, then three semantic."""
 
 
+def token_at(column: int, ids: IdRanges) -> int:
+    """The id that column `column` of logits over `ids` stands for."""
+    for low, high in ids:
+        if column < high - low:
+            return low + column
+        column -= high - low
+    raise IndexError("the column lies behind the last range")
+
+
+def column_of(token: int, ids: IdRanges) -> int | None:
+    """The column of an id in logits over `ids`; None when it has none."""
+    before = 0
+    for low, high in ids:
+        if low <= token < high:
+            return before + token - low
+        before += high - low
+    return None
+
+
 class TokenConstraint(Protocol):
     """Which ids may come next."""
 
@@ -88,15 +107,22 @@ class RepetitionFilter:
         count = sum(token == newest for token in tokens[-self.window :])
         return newest if count / self.window > self.max_share else None
 
-    def apply(self, tokens: Sequence[Sequence[int]], logits: torch.Tensor) -> None:
+    def apply(
+        self,
+        tokens: Sequence[Sequence[int]],
+        logits: torch.Tensor,
+        ids: IdRanges | None = None,
+    ) -> None:
         """Set the banned id of each row to -inf, in place.
 
         Args:
             tokens: The tokens so far of each row.
-            logits: float `[rows, vocab_size]`.
+            logits: float `[rows, columns]`.
+            ids: The ids that the columns stand for; None: the whole vocabulary.
         """
-        hits = [(row, self.banned(history)) for row, history in enumerate(tokens)]
-        rows = [row for row, banned in hits if banned is not None]
-        if rows:
-            ids = [banned for _, banned in hits if banned is not None]
-            logits[rows, ids] = float("-inf")
+        for row, history in enumerate(tokens):
+            banned = self.banned(history)
+            if banned is not None and ids is not None:
+                banned = column_of(banned, ids)
+            if banned is not None:
+                logits[row, banned] = float("-inf")

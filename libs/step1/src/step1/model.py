@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from step1.alibi import alibi_slopes, sqrt_bias
 from step1.config import Step1Config
 from step1.engine.kv_cache import KEY_BLOCK, KVCache
+from step1.logits import IdRanges
 from step1.weights import expected_shapes, iter_weights
 
 _INVARIANT_ROWS = 16
@@ -171,7 +172,6 @@ class Step1Model:
             "mlp.down_proj.weight": layer.down,
         }[part]
 
-    @torch.inference_mode()
     def forward(
         self,
         token_ids: Sequence[int],
@@ -179,16 +179,31 @@ class Step1Model:
         cache: KVCache,
         logits_rows: Sequence[int],
     ) -> torch.Tensor:
-        """Run the spans, write their keys and values to the cache, return the logits asked for.
+        """`hidden_states`, then `logits` over the whole vocabulary.
+
+        Returns:
+            float32 `[len(logits_rows), vocab_size]` on the model's device.
+        """
+        return self.logits(self.hidden_states(token_ids, spans, cache, logits_rows))
+
+    @torch.inference_mode()
+    def hidden_states(
+        self,
+        token_ids: Sequence[int],
+        spans: Sequence[Span],
+        cache: KVCache,
+        wanted_rows: Sequence[int],
+    ) -> torch.Tensor:
+        """Run the spans, write their keys and values to the cache, return some last hidden states.
 
         Args:
             token_ids: The tokens of all spans, in the order of `spans`.
             spans: At most one a slot; one-token spans of neighbouring slots are cheapest together.
             cache: Holds the earlier keys of each slot; this pass's keys are added.
-            logits_rows: Indices into `token_ids` of the tokens whose logits are wanted.
+            wanted_rows: Indices into `token_ids` of the tokens whose hidden states are wanted.
 
         Returns:
-            float32 `[len(logits_rows), vocab_size]` on the model's device.
+            `[len(wanted_rows), hidden_size]`, behind the last norm.
         """
         count = len(token_ids)
         positions = torch.tensor(
@@ -222,10 +237,32 @@ class Step1Model:
             normed = self._rms_norm(hidden, layer.post_norm)
             gate, up = F.linear(normed, layer.gate_up).chunk(2, dim=-1)
             hidden = hidden + F.linear(F.silu(gate) * up, layer.down)
-        rows = torch.tensor(logits_rows, dtype=torch.int64, device=self.device)
+        rows = torch.tensor(wanted_rows, dtype=torch.int64, device=self.device)
         wanted = self._pad_rows(hidden[rows])
-        logits = F.linear(self._rms_norm(wanted, self._norm), self._head)
-        return logits[: len(logits_rows)].float()
+        return self._rms_norm(wanted, self._norm)[: len(wanted_rows)]
+
+    @torch.inference_mode()
+    def logits(self, hidden: torch.Tensor, ids: IdRanges | None = None) -> torch.Tensor:
+        """Logits of some ids. The head is most of a small model's work: ask for what may come only.
+
+        Args:
+            hidden: `[rows, hidden_size]` of `hidden_states`.
+            ids: The ids wanted; None: the whole vocabulary.
+
+        Returns:
+            float32 `[rows, number of ids]`, columns in the order of `ids`.
+        """
+        rows = hidden.shape[0]
+        padded = self._pad_rows(hidden)
+        if ids is None:
+            return F.linear(padded, self._head)[:rows].float()
+        parts = []
+        for low, high in ids:
+            # One column would be another BLAS routine, with another order of summation.
+            start = max(0, min(low, high - _INVARIANT_ROWS))
+            part = F.linear(padded, self._head[start:high])
+            parts.append(part[:rows, low - start :])
+        return torch.cat(parts, dim=1).float()
 
     def _pad_rows(self, rows: torch.Tensor) -> torch.Tensor:
         missing = self._min_rows - rows.shape[0]

@@ -23,7 +23,6 @@ from step1.engine.contract import (
     GenerateRequest,
     PrefillResult,
     SamplingParams,
-    TokenDelta,
     Usage,
 )
 from step1.logits import AllowedIds
@@ -182,7 +181,7 @@ class ChatModel:
         request = GenerateRequest(request_id, prompt.ids, params)
         writer = _ReplyWriter(self._tokenizer, parse_calls=bool(chat.functions))
         with translated_errors():
-            async with aclosing(_generator(self._engine, request)) as deltas:
+            async with aclosing(self._engine.generate(request)) as deltas:
                 async for delta in deltas:
                     for event in writer.feed(delta.token_ids):
                         yield event
@@ -323,17 +322,6 @@ class _ReplyWriter:
                 call_id = f"call_{uuid.uuid4().hex}"
                 events.append(ReplyFunctionCall(call_id, item.name, item.arguments))
         return events
-
-
-async def _generator(engine: Engine, request: GenerateRequest) -> AsyncGenerator[TokenDelta, None]:
-    """The engine's iterator as a generator, which can be closed wherever the engine comes from."""
-    deltas = engine.generate(request)
-    try:
-        async for delta in deltas:
-            yield delta
-    finally:
-        if isinstance(deltas, AsyncGenerator):
-            await deltas.aclose()
 
 
 def _or(value: _T | None, default: _T) -> _T:

@@ -8,7 +8,7 @@ usage;
 - stop ids end a reply and are never part of it.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -193,7 +193,7 @@ class Engine(Protocol):
         """Stop; requests still running end with `EngineClosedError`. Idempotent."""
         ...
 
-    def generate(self, request: GenerateRequest) -> AsyncIterator[TokenDelta]:
+    def generate(self, request: GenerateRequest) -> AsyncGenerator[TokenDelta, None]:
         """Stream one reply. Close or cancel the iterator to abort it.
 
         Raises:

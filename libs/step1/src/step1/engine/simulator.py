@@ -7,7 +7,7 @@ stands in front of it can be measured alone. Its tokens mean nothing.
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from random import Random
 
@@ -98,7 +98,7 @@ class SimulatorEngine:
             output_tokens=self._output_tokens,
         )
 
-    async def generate(self, request: GenerateRequest) -> AsyncIterator[TokenDelta]:
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[TokenDelta, None]:
         """See `Engine.generate`."""
         self._check(request.prompt_ids, self._options.max_model_len - 1)
         params = request.params

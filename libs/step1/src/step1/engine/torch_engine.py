@@ -13,7 +13,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -39,6 +39,7 @@ from step1.engine.contract import (
 from step1.engine.kv_cache import KVCache
 from step1.engine.prefix_cache import PrefixCache
 from step1.engine.scheduler import Scheduler, Sequence, Work
+from step1.logits import IdRanges, token_at
 from step1.model import Span, Step1Model
 from step1.sampling import Draw, choose
 
@@ -171,7 +172,7 @@ class TorchEngine:
             output_tokens=self._output_tokens,
         )
 
-    async def generate(self, request: GenerateRequest) -> AsyncIterator[TokenDelta]:
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[TokenDelta, None]:
         """See `Engine.generate`."""
         if len(request.prompt_ids) >= self._max_model_len:
             raise PromptTooLongError(len(request.prompt_ids), self._max_model_len)
@@ -243,7 +244,8 @@ class TorchEngine:
         torch.set_num_threads(self._options.threads)
         while self._take_in():
             try:
-                self._step()
+                with torch.inference_mode():
+                    self._step()
             except Exception:
                 _log.exception("a step failed; its requests are lost")
                 self._fail_all(
@@ -290,11 +292,11 @@ class TorchEngine:
             if item.needs_logits:
                 rows.append(len(token_ids) - 1)
                 sampled.append(sequence)
-        logits = self._model.forward(token_ids, spans, self._cache, rows)
+        hidden = self._model.hidden_states(token_ids, spans, self._cache, rows)
         self._steps += 1
         for item in work:
             self._advance(item)
-        return self._sample(sampled, logits) if sampled else []
+        return self._sample(sampled, hidden)
 
     def _admit(self) -> None:
         admitted = self._scheduler.admit()
@@ -337,19 +339,33 @@ class TorchEngine:
         ]
 
     def _sample(
-        self, sequences: list[Sequence], logits: torch.Tensor
+        self, sequences: list[Sequence], hidden: torch.Tensor
     ) -> list[tuple[_Stream, _Item]]:
-        with torch.inference_mode():
-            for row, sequence in enumerate(sequences):
+        alike: dict[IdRanges, list[int]] = {}
+        for row, sequence in enumerate(sequences):
+            alike.setdefault(self._allowed(sequence), []).append(row)
+        tokens = [0] * len(sequences)
+        for ids, rows in alike.items():
+            logits = self._model.logits(hidden[rows], ids)
+            together = [sequences[row] for row in rows]
+            for index, sequence in enumerate(together):
                 repetition = sequence.request.params.repetition
                 if repetition is not None:
-                    repetition.apply([sequence.tokens], logits[row : row + 1])
-            tokens = choose(logits, [_draw(sequence) for sequence in sequences])
+                    repetition.apply([sequence.tokens], logits[index : index + 1], ids)
+            columns = choose(logits, [_draw(sequence) for sequence in together])
+            for row, column in zip(rows, columns, strict=True):
+                tokens[row] = token_at(column, ids)
         now = time.monotonic()
         return [
             (self._streams[sequence], self._accept(sequence, token, now))
             for sequence, token in zip(sequences, tokens, strict=True)
         ]
+
+    def _allowed(self, sequence: Sequence) -> IdRanges:
+        constraint = sequence.request.params.constraint
+        if constraint is None:
+            return ((0, self._model.config.vocab_size),)
+        return constraint.allowed(sequence.generated)
 
     def _accept(self, sequence: Sequence, token: int, now: float) -> TokenDelta:
         params = sequence.request.params
@@ -412,14 +428,8 @@ class TorchEngine:
 
 def _draw(sequence: Sequence) -> Draw:
     params = sequence.request.params
-    constraint = params.constraint
-    return Draw(
-        temperature=params.temperature,
-        top_k=params.top_k,
-        top_p=params.top_p,
-        uniform=sequence.random.random(),
-        allowed=None if constraint is None else constraint.allowed(sequence.generated),
-    )
+    uniform = sequence.random.random()
+    return Draw(params.temperature, params.top_k, params.top_p, uniform)
 
 
 def _hand_over(deliveries: list[tuple[_Stream, _Item]]) -> None:

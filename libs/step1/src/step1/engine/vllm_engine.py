@@ -14,7 +14,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,7 +158,7 @@ class VllmEngine:
             # Its finaliser shuts down once more, and fails noisily at the interpreter's own end.
             llm.shutdown = lambda *_args, **_options: None
 
-    async def generate(self, request: GenerateRequest) -> AsyncIterator[TokenDelta]:
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[TokenDelta, None]:
         """Streams one reply; see the contract."""
         self._validate(request.prompt_ids)
         if self._running >= self._options.max_batch + self._options.max_waiting:
