@@ -115,6 +115,7 @@ class FakeChat(Fake, chat_pb2_grpc.ChatServiceServicer):
     """Says a word, then waits for `gate` before each further one."""
 
     finished_at = 0.0
+    repeat = 1
 
     def __post_init__(self):
         super().__post_init__()
@@ -131,7 +132,7 @@ class FakeChat(Fake, chat_pb2_grpc.ChatServiceServicer):
                 yield chat_pb2.GenerateResponse(function_call=call)
                 yield self.end(chat_pb2.FINISH_REASON_FUNCTION_CALL)
                 return
-            words = answer_to(request.messages).split(" ")
+            words = answer_to(request.messages).split(" ") * self.repeat
             for number, word in enumerate(words):
                 yield chat_pb2.GenerateResponse(text_delta=word if not number else " " + word)
                 if fault.after:

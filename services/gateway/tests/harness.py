@@ -17,6 +17,7 @@ from parley_core.testing import serving
 from parley_gateway.conversation_service import ConversationService
 from parley_gateway.server import build_server
 from parley_gateway.settings import GatewaySettings
+from parley_gateway.stages.bundle import open_stages
 
 
 @dataclass
@@ -51,7 +52,8 @@ async def running_gateway(stages: FakeStages, **over):
     """Serves a gateway in front of these stages."""
     async with AsyncExitStack() as closing:
         settings = settings_for(stages, **over)
-        server, conversations = await build_server(settings, closing)
+        clients = await open_stages(settings.stages, closing)
+        server, conversations = build_server(settings, clients)
         conversations.warm_up()
         channel = await closing.enter_async_context(serving(server))
         yield Gateway(stages, channel, conversations, settings)

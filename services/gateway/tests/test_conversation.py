@@ -451,6 +451,8 @@ async def test_sessions_are_made_told_listed_and_deleted(gateway):
         assert complete.config.system_prompt == "Be brief."
         await talk.write("hello")
         await talk.until("response_completed")
+        await talk.call.done_writing()
+        await talk.rest()
     turns = (await stub.ListTurns(pb.ListTurnsRequest(session=made.name))).turns
     assert [(each.user_text, each.status) for each in turns] == [("hello", COMPLETED)]
     listed = (await stub.ListSessions(pb.ListSessionsRequest())).sessions

@@ -11,27 +11,29 @@ from parley_gateway import conversation_service, speech_service
 from parley_gateway.conversation_service import ConversationService
 from parley_gateway.settings import GatewaySettings
 from parley_gateway.speech_service import SpeechService
-from parley_gateway.stages.bundle import open_stages
+from parley_gateway.stages.bundle import Stages, missing_stages, open_stages
 
+_CONNECT_S = 2.0
 _log = get_logger("parley.gateway")
 
 
 async def serve(settings: GatewaySettings) -> None:
     """Serves until a signal ends it. Stages that are down make calls fail, not the gateway."""
     async with AsyncExitStack() as closing:
-        server, conversations = await build_server(settings, closing)
+        stages = await open_stages(settings.stages, closing)
+        server, conversations = build_server(settings, stages)
 
         async def warm_up() -> None:
             await asyncio.to_thread(conversations.warm_up)
+            missing = await missing_stages(stages, _CONNECT_S)
+            if missing:
+                _log.warning("stages_missing", stages=missing)
 
         await server.run(warm_up=warm_up)
 
 
-async def build_server(
-    settings: GatewaySettings, closing: AsyncExitStack
-) -> tuple[Server, ConversationService]:
-    """Wires the server up; `closing` closes the channels to the stages."""
-    stages = await open_stages(settings.stages, closing)
+def build_server(settings: GatewaySettings, stages: Stages) -> tuple[Server, ConversationService]:
+    """Wires the server up."""
     server = Server(settings, name="gateway")
     conversations = ConversationService(stages, settings)
     server.add(

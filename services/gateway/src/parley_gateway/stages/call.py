@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
 import grpc
-from grpc._cython import cygrpc
+from grpc._cython import cygrpc  # type: ignore[attr-defined]
 from parley_core import clients
 from parley_core.errors import Code, Internal, ParleyError, Unavailable
 from parley_core.logging import get_logger

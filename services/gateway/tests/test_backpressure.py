@@ -1,0 +1,54 @@
+"""A client that reads slowly slows the pipeline down; nothing piles up in the gateway."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import pytest
+from gateway_fakes import WORDS, fake_stages, text
+from gateway_harness import settings_for
+from parley.chat.v1 import message_pb2
+from parley_gateway.latency import TurnLatency
+from parley_gateway.reply import Reply, ReplyAudio, ReplyPlan, ReplyText
+from parley_gateway.stages.bundle import missing_stages, open_stages
+from parley_gateway.turns.events import ReplyKey
+
+pytestmark = pytest.mark.contract
+
+PLAN = ReplyPlan(ReplyKey("s", "t", 0), [text(message_pb2.ROLE_USER, "hello")], sample_rate=22_050)
+
+
+async def test_a_client_that_takes_no_audio_holds_the_chat_up():
+    async with fake_stages() as fakes, AsyncExitStack() as closing:
+        fakes.chat.repeat = 200
+        stages = await open_stages(settings_for(fakes).stages, closing)
+        reading = asyncio.Event()
+        seen = []
+
+        one_writer = asyncio.Lock()
+
+        async def emit(event):
+            async with one_writer:
+                seen.append(event)
+                if isinstance(event, ReplyAudio):
+                    await reading.wait()
+
+        reply = Reply(PLAN, stages, TurnLatency("ask"), emit)
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(reply.run())
+            before = -1
+            while len(seen) > before:
+                before = len(seen)
+                await asyncio.sleep(0.2)
+            words = sum(isinstance(each, ReplyText) for each in seen)
+            assert words < WORDS * fakes.chat.repeat / 2
+            assert sum(isinstance(each, ReplyAudio) for each in seen) == 1
+            running.cancel()
+        await fakes.idle()
+
+
+async def test_stages_that_are_not_there_are_named():
+    async with fake_stages() as fakes, AsyncExitStack() as closing:
+        targets = settings_for(fakes).stages
+        dead = targets.tts.model_copy(update={"address": "127.0.0.1:1"})
+        stages = await open_stages(targets.model_copy(update={"tts": dead}), closing)
+        assert await missing_stages(stages, 0.5) == ["tts"]
