@@ -180,6 +180,15 @@ def test_a_port_in_the_environment_counts_as_given(monkeypatch):
             '{"event": "no", "level": "critical", "exception": "Traceback\\n  x\\nKeyError: 3"}\n',
             "no: KeyError: 3",
         ),
+        (
+            '{"event": "warm_up_failed", "level": "error", "exception": '
+            '[{"exc_type": "ConfigError", "exc_value": "no config.json"}]}\n',
+            "warm_up_failed: ConfigError: no config.json",
+        ),
+        (
+            '{"event": "warm_up_failed", "level": "error"}\ntts: warm-up failed: no voices\n',
+            "tts: warm-up failed: no voices",
+        ),
         ("\x1b[31mred words\x1b[0m\n\n", "red words"),
     ],
 )
@@ -187,6 +196,15 @@ def test_the_line_that_tells_why_is_found(tmp_path, text, line):
     log = tmp_path / "x.log"
     log.write_text(text)
     assert logs.last_readable_line(log) == line
+
+
+def test_structured_lines_are_shown_for_people():
+    line = (
+        '{"event": "serving", "level": "info", "timestamp": "2026-11-21T03:09:27.307677Z", '
+        '"service": "tts", "port": 5, "host": "h"}'
+    )
+    assert logs.readable(line) == "03:09:27.307  info     serving  port=5 host=h"
+    assert logs.readable("plain {words}") == "plain {words}"
 
 
 def test_a_long_log_moves_away_while_it_is_written(tmp_path):

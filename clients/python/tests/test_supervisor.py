@@ -194,7 +194,7 @@ def test_status_and_logs_tell_what_runs(folder, capsys):
     assert service["address"] == told["address"]
     assert psutil.pid_exists(service["pid"])
     assert main.run(["logs", "a", "--state", str(folder.root)]) == 0
-    assert '"ready"' in capsys.readouterr().out
+    assert "info     ready" in capsys.readouterr().out
     assert main.run(["up", "--state", str(folder.root)]) == 0
     assert "Already up" in capsys.readouterr().out
     assert main.run(["down", "--state", str(folder.root)]) == 0

@@ -129,6 +129,7 @@ def logs(
     service: Annotated[str | None, typer.Argument(help="Which service. Default: all.")] = None,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as lines come.")] = False,
     lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="Lines of each log.")] = 50,
+    raw: Annotated[bool, typer.Option("--raw", help="As written: JSON lines.")] = False,
     state: StateOption = DEFAULT_STATE,
 ) -> int:
     """Show what the services write."""
@@ -146,10 +147,10 @@ def logs(
     width = max((len(name) for name in found), default=0) if service is None else 0
     for name, path in found.items():
         for line in files.tail(path, lines):
-            _print_line(name, line, width)
+            _print_line(name, line if raw else files.readable(line), width)
     if follow:
         for name, line in files.follow(found):
-            _print_line(name, line, width)
+            _print_line(name, line if raw else files.readable(line), width)
     return 0
 
 

@@ -11,7 +11,9 @@ MAX_LOG_BYTES = 32 * 1024 * 1024
 _TAIL_BYTES = 64 * 1024
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _MESSAGE_KEYS = ("event", "message", "msg")
-_CAUSE_KEYS = ("error", "exception", "cause", "reason")
+_CAUSE_KEYS = ("error", "cause", "reason")
+# The name of the log, and what only programs read.
+_REPEATED_KEYS = ("service", "logger", "span_id")
 # What Python says at an ordinary end by signal; true, and no cause of anything.
 _NOISE = ("KeyboardInterrupt", "Terminated", "Killed")
 
@@ -31,24 +33,35 @@ def tail(path: Path, lines: int) -> list[str]:
 def last_readable_line(path: Path) -> str:
     """The line of a log that tells a person why a process ended.
 
-    The last structured line of level error or worse, else the last plain line (the message line of
-    a traceback is the last one Python prints), else the message of the last structured line. Empty
-    when the log is.
+    The last of its plain lines (of a traceback that is the message) and of its structured entries
+    of level error or worse; without any, the last structured entry. Empty when the log is.
     """
-    plain = structured = ""
+    last = ""
     for line in reversed(tail(path, 200)):
         line = _ANSI.sub("", line).strip()
-        if not line:
-            continue
         entry = _entry(line)
         if entry is None:
-            plain = plain or ("" if line in _NOISE else line)
+            if line and line not in _NOISE:
+                return line
             continue
-        told = _told(entry)
-        structured = structured or told
+        last = last or _told(entry)
         if str(entry.get("level", "")).lower() in ("error", "critical", "fatal"):
-            return plain if plain and entry.get("level") != "error" else told
-    return plain or structured
+            return _told(entry)
+    return last
+
+
+def readable(line: str) -> str:
+    """A structured log line for people: time, level, event, the rest as key=value; others as is."""
+    entry = _entry(line)
+    if entry is None or "event" not in entry:
+        return line
+    clock = str(entry.pop("timestamp", ""))[11:23]
+    level, event = str(entry.pop("level", "")), str(entry.pop("event"))
+    exception = _exception(entry.pop("exception", None))
+    for key in _REPEATED_KEYS:
+        entry.pop(key, None)
+    rest = " ".join(f"{key}={_plain(value)}" for key, value in entry.items())
+    return "  ".join(each for each in (clock, f"{level:<7}", event, exception, rest) if each)
 
 
 def follow(logs: Mapping[str, Path], *, poll_s: float = 0.2) -> Iterator[tuple[str, str]]:
@@ -112,7 +125,18 @@ def _entry(line: str) -> dict[str, object] | None:
 
 def _told(entry: Mapping[str, object]) -> str:
     message = next((str(entry[key]) for key in _MESSAGE_KEYS if entry.get(key)), "")
-    cause = next((str(entry[key]) for key in _CAUSE_KEYS if entry.get(key)), "")
-    # Of a formatted traceback the last line is the message.
-    cause = cause.strip().splitlines()[-1].strip() if cause.strip() else ""
+    cause = _exception(entry.get("exception"))
+    cause = cause or next((str(entry[key]) for key in _CAUSE_KEYS if entry.get(key)), "")
     return f"{message}: {cause}" if message and cause else message or cause
+
+
+def _exception(told: object) -> str:
+    """The message of an exception: structlog's list of dicts, or a formatted traceback."""
+    if isinstance(told, list) and told and isinstance(told[0], dict):
+        return f"{told[0].get('exc_type', '')}: {told[0].get('exc_value', '')}"
+    lines = str(told or "").strip().splitlines()
+    return lines[-1].strip() if lines else ""
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
