@@ -51,6 +51,8 @@ def test_missing_keys_take_the_class_defaults_but_the_head_is_untied():
         ({"alibi_slopes": [0.5]}, "alibi_slopes"),
         ({"eos_token_id": 80000}, "eos_token_id"),
         ({"model_type": "llama"}, "model_type"),
+        ({"max_pos_interp_ratio": 2}, "max_pos_interp_ratio"),
+        ({"attention_bias": True}, "attention_bias"),
     ],
 )
 def test_a_contradicting_value_is_refused_by_name(change, word):

@@ -14,6 +14,15 @@ from typing import Any, Self
 AUDIO_CODES = 5120
 """Dual-code ids: 1024 linguistic, then 4096 semantic."""
 
+# Keys of other Step-1 builds that change the computation (spec 2.2, 9): ignoring them would be wrong
+# answers without an error.
+_FORK_KEYS: dict[str, Any] = {
+    "max_pos_interp_ratio": 1,
+    "logit_scale": 1,
+    "attention_bias": False,
+    "mlp_bias": False,
+}
+
 
 class ConfigError(ValueError):
     """`config.json` is missing, unreadable or contradicts itself. The message is one line."""
@@ -119,6 +128,9 @@ class Step1Config:
         model_type = data.get("model_type", "step1")
         if model_type != "step1":
             raise ConfigError(f"model_type is {model_type!r}, not 'step1'")
+        for key, neutral in _FORK_KEYS.items():
+            if data.get(key, neutral) not in (neutral, None):
+                raise ConfigError(f"{key} {data[key]!r} is not supported, only {neutral!r}")
         values: dict[str, Any] = {}
         for field in fields(cls):
             if field.name not in data or data[field.name] is None:
