@@ -91,7 +91,7 @@ class ParaformerConfig:
         Raises:
             ConfigError: one line that names the key.
         """
-        root = _Section(document, "config.yaml")
+        root = Section(document, "config.yaml")
         encoder = root.section("encoder_conf")
         frontend = root.section("frontend_conf")
         root.require("encoder", "SANMEncoderChunkOpt")
@@ -126,7 +126,7 @@ class ParaformerConfig:
         return cls(frontend=frontend_config, encoder=encoder_config, raw=root.values)
 
 
-class _Section:
+class Section:
     """A mapping of the document that reports errors by their path."""
 
     def __init__(self, values: object, path: str) -> None:
@@ -136,19 +136,23 @@ class _Section:
         self.values: Mapping[str, Any] = values
 
     def fail(self, key: str, problem: str) -> NoReturn:
+        """Raises `ConfigError` that names the key."""
         raise ConfigError(f"{self.path}: {key} {problem}")
 
-    def section(self, key: str) -> "_Section":
+    def section(self, key: str) -> "Section":
+        """The mapping below a key."""
         if key not in self.values:
             self.fail(key, "is missing")
-        return _Section(self.values[key], f"{self.path}: {key}")
+        return Section(self.values[key], f"{self.path}: {key}")
 
     def require(self, key: str, wanted: object, default: object = None) -> None:
+        """Refuses any other value; ``default`` stands for a key that is absent."""
         found = self.values.get(key, default)
         if found != wanted:
             self.fail(key, f"is {found!r}, only {wanted!r} is implemented")
 
     def number(self, key: str, default: float | None = None) -> float:
+        """A number; without a default the key must be there."""
         value = self.values.get(key, default)
         if value is None:
             self.fail(key, "is missing")
@@ -157,6 +161,7 @@ class _Section:
         return float(value)
 
     def positive(self, key: str, default: int | None = None) -> int:
+        """A whole number above zero."""
         value = self.number(key, default)
         if value <= 0 or value != int(value):
             self.fail(key, f"must be a positive integer, found {value!r}")

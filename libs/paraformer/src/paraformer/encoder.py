@@ -119,7 +119,14 @@ class SanmEncoder(nn.Module):
         )
 
     @torch.inference_mode()
-    def forward_chunk(self, features: Tensor, cache: EncoderCache, lengths: Tensor) -> Tensor:
+    def forward_chunk(
+        self,
+        features: Tensor,
+        cache: EncoderCache,
+        lengths: Tensor,
+        *,
+        with_context: bool = False,
+    ) -> Tensor:
         """Encodes the next frames of every stream and advances the cache in place.
 
         Args:
@@ -127,9 +134,12 @@ class SanmEncoder(nn.Module):
                 Rows past the length of a stream may hold anything.
             cache: state of B streams.
             lengths: ``[B]`` int64, new frames of each stream; 0 leaves the stream as it is.
+            with_context: also return the rows of the left context, which have now seen the new
+                frames as look-ahead (what decoding to text reads).
 
         Returns:
-            ``[B, n, output_size]``; rows past the length of a stream are zero.
+            ``[B, n, output_size]``, or ``[B, left_context + n, output_size]`` with the context;
+            rows past the length of a stream are zero.
 
         Raises:
             ValueError: more frames than a chunk holds, or the batch does not fit the cache.
@@ -157,8 +167,9 @@ class SanmEncoder(nn.Module):
         cache.left.copy_(left)
         cache.rows.copy_((cache.rows + lengths).clamp(max=self.chunk.cache_rows))
         cache.position.add_(lengths)
-        hidden = self.after_norm(hidden[:, self.chunk.left_context :])
-        return torch.where(present[..., None], hidden, 0)
+        if not with_context:
+            hidden, valid = hidden[:, self.chunk.left_context :], present
+        return torch.where(valid[..., None], self.after_norm(hidden), 0)
 
     def encode(self, features: Tensor) -> Tensor:
         """Encodes one whole utterance, chunk by chunk, as a stream would be.
