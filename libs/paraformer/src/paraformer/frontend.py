@@ -185,7 +185,8 @@ class Frontend(nn.Module):
         frames = frames - frames.mean(dim=2, keepdim=True)
         before = torch.cat([frames[..., :1], frames[..., :-1]], dim=2)
         frames = (frames - _PREEMPHASIS * before) * self.window
-        power = torch.fft.rfft(frames, n=self._fft_size).abs().square()
+        spectrum = torch.fft.rfft(frames, n=self._fft_size)
+        power = torch.view_as_real(spectrum).square().sum(dim=-1)
         floor = torch.finfo(torch.float32).eps
         energies: Tensor = power[..., :-1] @ self.filters
         return energies.clamp(min=floor).log()

@@ -22,25 +22,29 @@ FRAMES_PER_CODE = 4
 _WINDOW = 400
 _HALF = _WINDOW // 2
 _FLOOR = 1e-10
-_RANGE = 8.0
+_RANGE = np.float32(8)
+_SHIFT = np.float32(4)
 
 
-def log_mel(wave: Wave) -> Tensor:
+Features = npt.NDArray[np.float32]
+
+
+def log_mel(wave: Wave) -> Features:
     """Log10 mel energies of one piece, reflected at both ends.
 
     Args:
         wave: ``[N]``, ``N > 200``.
 
     Returns:
-        float32 ``[128, N // 160]``.
+        ``[128, N // 160]``.
     """
-    padded = torch.from_numpy(np.pad(wave, _HALF, mode="reflect"))
-    return _frames(padded[None])[0, :, : len(wave) // HOP]
+    return _frames(np.pad(wave, _HALF, mode="reflect")[None])[0, :, : len(wave) // HOP]
 
 
-def normalize(features: Tensor, peak: Tensor | float) -> Tensor:
+def normalize(features: Features, peak: float) -> Features:
     """Clips to 8 decades below ``peak`` and scales to about -1..1; any shape."""
-    return (torch.clamp(features, min=float(peak) - _RANGE) + 4.0) / 4.0
+    clipped = np.maximum(features, np.float32(peak) - _RANGE)
+    return (clipped + _SHIFT) / _SHIFT
 
 
 class LogMelSlots:
@@ -52,14 +56,14 @@ class LogMelSlots:
 
     def __init__(self, slots: int, block_samples: int) -> None:
         self._block = block_samples
-        self._overlap = torch.zeros(slots, _HALF + HOP)
-        self._taken = [0] * slots
+        self._overlap = np.zeros((slots, _HALF + HOP), dtype=np.float32)
+        self._taken = np.zeros(slots, dtype=np.int64)
 
     def reset(self, slot: int) -> None:
         """Forgets the stream in a slot."""
         self._taken[slot] = 0
 
-    def step(self, slots: Sequence[int], parts: Sequence[Wave]) -> list[Tensor]:
+    def step(self, slots: Sequence[int], parts: Sequence[Wave]) -> list[Features]:
         """Advances some streams.
 
         Args:
@@ -69,41 +73,44 @@ class LogMelSlots:
         Returns:
             Per stream its new frames ``[128, n]``.
         """
-        new: dict[int, Tensor] = {}
+        new: dict[int, Features] = {}
         whole = [row for row, part in enumerate(parts) if len(part) == self._block]
         if whole:
-            used = [slots[row] for row in whole]
-            audio = torch.from_numpy(np.stack([parts[row] for row in whole]))
-            opening = torch.tensor([self._taken[slot] == 0 for slot in used])
-            reflected = torch.nn.functional.pad(audio[:, 1 : _HALF + 1].flip(1), (HOP, 0))
-            before = torch.where(opening[:, None], reflected, self._overlap[used])
-            frames = _frames(torch.cat([before, audio], dim=1))
+            used = np.array([slots[row] for row in whole])
+            audio = np.stack([parts[row] for row in whole])
+            opening = self._taken[used] == 0
+            reflected = np.pad(audio[:, _HALF:0:-1], ((0, 0), (HOP, 0)))
+            before = np.where(opening[:, None], reflected, self._overlap[used])
+            frames = _frames(np.concatenate([before, audio], axis=1))
             self._overlap[used] = audio[:, -(_HALF + HOP) :]
+            self._taken[used] += self._block
             for index, row in enumerate(whole):
                 # The first frame of a new stream would lie before its first sample.
                 new[row] = frames[index, :, 1:] if opening[index] else frames[index]
-                self._taken[slots[row]] += self._block
         for row, part in enumerate(parts):
             if row not in new:
                 new[row] = self._finish(slots[row], part)
         return [new[row] for row in range(len(parts))]
 
-    def _finish(self, slot: int, part: Wave) -> Tensor:
-        taken, self._taken[slot] = self._taken[slot], 0
+    def _finish(self, slot: int, part: Wave) -> Features:
+        taken = int(self._taken[slot])
+        self._taken[slot] = 0
         if not taken:
-            return log_mel(part) if len(part) > _HALF else torch.zeros(MEL_BINS, 0)
-        before = self._overlap[slot].numpy()
-        signal = np.concatenate([before, part])
-        frames = _frames(torch.from_numpy(np.pad(signal, (0, _HALF), mode="reflect"))[None])[0]
-        return frames[:, : (taken + len(part)) // HOP - (taken // HOP - 1)]
+            return log_mel(part) if len(part) > _HALF else np.zeros((MEL_BINS, 0), np.float32)
+        signal = np.concatenate([self._overlap[slot], part])
+        frames = _frames(np.pad(signal, (0, _HALF), mode="reflect")[None])[0]
+        missing = (taken + len(part)) // HOP - (taken // HOP - 1)
+        rest: Features = frames[:, :missing]
+        return rest
 
 
-def _frames(signal: Tensor) -> Tensor:
+@torch.inference_mode()
+def _frames(signal: npt.NDArray[np.float32]) -> Features:
     """``[B, N]`` without further padding to ``[B, 128, (N - 400) // 160 + 1]``."""
-    window = torch.hann_window(_WINDOW, periodic=True)
-    spectrum = torch.fft.rfft(signal.unfold(1, _WINDOW, HOP) * window)
-    energies: Tensor = spectrum.abs().square() @ _FILTERS
-    return energies.clamp(min=_FLOOR).log10().transpose(1, 2)
+    frames = torch.from_numpy(signal).unfold(1, _WINDOW, HOP) * _HANN
+    power = torch.view_as_real(torch.fft.rfft(frames)).square().sum(dim=-1)
+    energies: Features = (power @ _FILTERS).clamp_(min=_FLOOR).log10_().transpose(1, 2).numpy()
+    return energies
 
 
 def _slaney_filters() -> Tensor:
@@ -123,3 +130,4 @@ def _slaney_filters() -> Tensor:
 
 
 _FILTERS = _slaney_filters()
+_HANN = torch.hann_window(_WINDOW, periodic=True)

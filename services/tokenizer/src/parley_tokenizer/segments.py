@@ -17,10 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from parley_tokenizer.log_mel import FRAMES_PER_CODE, MEL_BINS, LogMelSlots, normalize
+from parley_tokenizer.log_mel import FRAMES_PER_CODE, MEL_BINS, Features, LogMelSlots, normalize
 from parley_tokenizer.semantic import SpeechTokenizer
 from parley_tokenizer.wave import Wave
 
@@ -91,7 +89,7 @@ class _Stream:
         peaks: loudest energy and number of frames of each block within memory.
     """
 
-    frames: Tensor = field(default_factory=lambda: torch.zeros(MEL_BINS, 0))
+    frames: Features = field(default_factory=lambda: np.zeros((MEL_BINS, 0), np.float32))
     begin: int = 0
     done: int = 0
     peaks: deque[tuple[float, int]] = field(default_factory=deque)
@@ -99,12 +97,12 @@ class _Stream:
 
     @property
     def end(self) -> int:
-        return self.begin + self.frames.shape[1]
+        return self.begin + int(self.frames.shape[1])
 
-    def add(self, frames: Tensor) -> None:
+    def add(self, frames: Features) -> None:
         if not frames.shape[1]:
             return
-        self.frames = torch.cat([self.frames, frames], dim=1)
+        self.frames = np.concatenate([self.frames, frames], axis=1)
         self.peaks.append((float(frames.max()), frames.shape[1]))
         self.remembered += frames.shape[1]
         while self.remembered - self.peaks[0][1] >= _PEAK_MEMORY_FRAMES:
@@ -117,14 +115,14 @@ class _Stream:
     def forget_before(self, frame: int) -> None:
         frame = min(frame, self.end)
         if frame > self.begin:
-            self.frames = self.frames[:, frame - self.begin :].clone()
+            self.frames = self.frames[:, frame - self.begin :].copy()
             self.begin = frame
 
 
 @dataclass(frozen=True)
 class _Window:
     row: int
-    features: Tensor
+    features: Features
     skip: int
     take: int
 
@@ -150,7 +148,6 @@ class SemanticSlots:
         """Codes of everything that is buffered, without waiting for right context."""
         return self._encode([window for window in (self._rest(0, slot),) if window], 1)[0]
 
-    @torch.inference_mode()
     def step(self, slots: Sequence[int], parts: Sequence[Wave]) -> list[list[int]]:
         """Advances some streams.
 
@@ -208,7 +205,7 @@ class SemanticSlots:
         found: dict[int, list[int]] = {}
         for length in lengths:
             group = [at for at, each in enumerate(windows) if each.features.shape[1] == length]
-            stacked = np.stack([windows[at].features.numpy() for at in group])
+            stacked = np.stack([windows[at].features for at in group])
             for at, codes in zip(group, self._model.encode(stacked), strict=True):
                 window = windows[at]
                 found[at] = codes[window.skip : window.skip + window.take].tolist()

@@ -143,7 +143,7 @@ class SemanticTokenizer:
         """Normalised log-mel of each 30 s piece: ``[128, F]`` with ``F <= 3000``."""
         pieces = [wave[at : at + _PIECE] for at in range(0, len(wave), _PIECE)]
         energies = [log_mel(piece) for piece in pieces if len(piece) >= _SHORTEST_PIECE]
-        return [normalize(each, each.max()).numpy() for each in energies]
+        return [normalize(each, float(each.max())) for each in energies]
 
     def encode(self, wave: Wave, should_stop: Callable[[], bool] = lambda: False) -> list[int]:
         """Codes of one whole recording.
