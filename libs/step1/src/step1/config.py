@@ -14,8 +14,8 @@ from typing import Any, Self
 AUDIO_CODES = 5120
 """Dual-code ids: 1024 linguistic, then 4096 semantic."""
 
-# Keys of other Step-1 builds that change the computation (spec 2.2, 9): ignoring them would be wrong
-# answers without an error.
+# Keys of other Step-1 builds that change the computation (spec 2.2, 9): ignored, they would give
+# wrong answers without an error.
 _FORK_KEYS: dict[str, Any] = {
     "max_pos_interp_ratio": 1,
     "logit_scale": 1,
