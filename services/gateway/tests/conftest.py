@@ -15,11 +15,11 @@ def load(name: str):
     return module
 
 
-load("fakes")
-harness = load("harness")
+for helper in ("fake", "fake_context", "fakes", "harness", "talk"):
+    load(helper)
 
 
 @pytest.fixture
 async def gateway():
-    async with harness.whole_gateway() as running:
+    async with sys.modules["gateway_harness"].whole_gateway() as running:
         yield running

@@ -1,13 +1,12 @@
 """StreamingConverse against a live gateway, fake stages and real voice activity detection."""
 
 import asyncio
-from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
 from gateway_fakes import Fault, answer_to, fake_stages, ids_of
 from gateway_harness import running_gateway, silence, vowels
-from parley.audio.v1 import audio_pb2
+from gateway_talk import config, pcm_format, talking
 from parley.context.v1 import context_pb2
 from parley.conversation.v1 import conversation_pb2 as pb
 from parley_core.audio import float_to_pcm16
@@ -16,74 +15,6 @@ from parley_core.testing import rpc_fails
 pytestmark = pytest.mark.contract
 
 COMPLETED = pb.RESPONSE_STATUS_COMPLETED
-
-
-def pcm_format(rate=16_000, channels=1):
-    return audio_pb2.AudioFormat(
-        encoding=audio_pb2.AUDIO_ENCODING_PCM_S16LE,
-        sample_rate_hertz=rate,
-        channel_count=channels,
-    )
-
-
-def setup(**fields):
-    fields.setdefault("input_format", pcm_format())
-    return pb.StreamingConverseRequest(setup=pb.ConversationSetup(**fields))
-
-
-def config(**policy):
-    policy.setdefault("end_of_turn_silence", {"nanos": 200_000_000})
-    return pb.ConversationConfig(turn_policy=pb.TurnPolicy(**policy))
-
-
-class Talk:
-    """The client of one stream."""
-
-    def __init__(self, call):
-        self.call = call
-        self.seen = []
-
-    async def send(self, **event):
-        await self.call.write(pb.StreamingConverseRequest(**event))
-
-    async def say(self, samples, packet=640):
-        pcm = float_to_pcm16(samples)
-        for begin in range(0, len(pcm), packet):
-            await self.send(audio=pb.AudioInput(content=pcm[begin : begin + packet]))
-
-    async def write(self, text):
-        await self.send(text=pb.TextInput(text=text))
-
-    async def until(self, kind):
-        """The next response of this kind; those on the way are in `seen`."""
-        async with asyncio.timeout(10):
-            while True:
-                response = await self.call.read()
-                assert hasattr(response, "sequence"), f"the stream ended before {kind}"
-                self.seen.append(response)
-                if response.WhichOneof("event") == kind:
-                    return response
-
-    async def rest(self):
-        """Everything up to the end of the stream."""
-        async with asyncio.timeout(10):
-            while hasattr(response := await self.call.read(), "sequence"):
-                self.seen.append(response)
-        return self.seen
-
-    def kinds(self):
-        return [each.WhichOneof("event") for each in self.seen]
-
-
-@asynccontextmanager
-async def talking(gateway, **fields):
-    call = gateway.conversation.StreamingConverse()
-    talk = Talk(call)
-    await call.write(setup(**fields))
-    try:
-        yield talk
-    finally:
-        call.cancel()
 
 
 QUESTION = np.concatenate([silence(0.5), vowels(0.8), silence(0.8)])
@@ -361,82 +292,6 @@ async def test_a_stream_that_is_too_old_ends_at_a_turn_boundary():
     ):
         await talk.rest()
         assert talk.kinds()[-1] == "go_away"
-
-
-ENDING = {
-    "audio before setup": (
-        [pb.StreamingConverseRequest(audio=pb.AudioInput(content=b"\0\0"))],
-        "SETUP_MISSING",
-    ),
-    "nothing at all": ([], "SETUP_MISSING"),
-    "second setup": ([setup(), setup()], "SETUP_REPEATED"),
-    "empty request": ([setup(), pb.StreamingConverseRequest()], "EVENT_MISSING"),
-    "rate": ([setup(input_format=pcm_format(1000))], "SAMPLE_RATE_UNSUPPORTED"),
-    "channels": ([setup(input_format=pcm_format(channels=9))], "CHANNEL_COUNT_UNSUPPORTED"),
-    "container": (
-        [setup(input_format=audio_pb2.AudioFormat(encoding=2))],
-        "AUDIO_ENCODING_UNSUPPORTED",
-    ),
-    "no format": ([setup(input_format=audio_pb2.AudioFormat())], "AUDIO_ENCODING_UNSUPPORTED"),
-    "stereo replies": (
-        [setup(output_format=pcm_format(channels=2))],
-        "CHANNEL_COUNT_UNSUPPORTED",
-    ),
-    "expired session": ([setup(session="tenants/default/sessions/gone")], "SESSION_EXPIRED"),
-    "foreign session": ([setup(session="tenants/acme/sessions/a")], "SESSION_UNKNOWN"),
-    "unknown handle": ([setup(resumption_handle="tenants/default/x#1")], "SESSION_EXPIRED"),
-    "foreign handle": ([setup(resumption_handle="tenants/acme/sessions/a#1")], "HANDLE_UNKNOWN"),
-    "functions": (
-        [setup(config=pb.ConversationConfig(functions=[pb.FunctionDeclaration(name="f")]))],
-        "FUNCTIONS_UNSUPPORTED",
-    ),
-    "oversized frame": (
-        [
-            setup(),
-            pb.StreamingConverseRequest(audio=pb.AudioInput(content=bytes(70_000))),
-        ],
-        "AUDIO_MESSAGE_TOO_LARGE",
-    ),
-    "half a sample": (
-        [setup(), pb.StreamingConverseRequest(audio=pb.AudioInput(content=b"\0"))],
-        "AUDIO_FRAME_MALFORMED",
-    ),
-}
-
-
-@pytest.mark.parametrize(("requests", "reason"), ENDING.values(), ids=ENDING)
-async def test_what_breaks_the_protocol_ends_the_stream_with_its_reason(gateway, requests, reason):
-    foreign = "tenants/acme/sessions/a"
-    gateway.stages.context.sessions[foreign] = context_pb2.Session(name=foreign)
-    async with rpc_fails(reason):
-        async for _ in gateway.conversation.StreamingConverse(iter(requests)):
-            pass
-    async with talking(gateway) as talk:
-        await talk.write("hello")
-        assert (await talk.until("response_completed")).response_completed.status == COMPLETED
-
-
-WRONG = {
-    "empty frame": ({"audio": pb.AudioInput()}, "AUDIO_EMPTY"),
-    "blank text": ({"text": pb.TextInput(text=" ")}, "TEXT_EMPTY"),
-    "100k characters": ({"text": pb.TextInput(text="a" * 100_000)}, "TEXT_TOO_LONG"),
-    "activity": ({"activity": pb.ActivitySignal(type=1)}, "ACTIVITY_NOT_MANUAL"),
-    "cancel": ({"cancel_response": pb.CancelResponse(response_id="x")}, "RESPONSE_NOT_ACTIVE"),
-    "function result": ({"function_result": pb.FunctionResult(call_id="x")}, "CALL_UNKNOWN"),
-    "mask": (
-        {"update_setup": pb.UpdateSetup(update_mask={"paths": ["nothing"]})},
-        "MASK_INVALID",
-    ),
-}
-
-
-@pytest.mark.parametrize(("event", "reason"), WRONG.values(), ids=WRONG)
-async def test_what_is_merely_wrong_is_noticed_and_the_stream_goes_on(gateway, event, reason):
-    async with talking(gateway) as talk:
-        await talk.send(**event)
-        assert (await talk.until("notice")).notice.problem.reason == reason
-        await talk.write("hello")
-        assert (await talk.until("response_completed")).response_completed.status == COMPLETED
 
 
 async def test_sessions_are_made_told_listed_and_deleted(gateway):
