@@ -4,19 +4,27 @@ from parley_vocoder.engine.batch import by_length, choose
 pytestmark = pytest.mark.unit
 
 
+def pick(deadlines: dict[str, float], most: int = 1000, frames: int = 100) -> list[str]:
+    return choose(
+        list(deadlines), deadlines.__getitem__, lambda _: frames, now=10.0, reserve=0.3, most=most
+    )
+
+
 def test_urgent_windows_move_alone() -> None:
-    deadlines = {"new": 0.0, "dry soon": 10.2, "far ahead": 30.0}
-    chosen = choose(list(deadlines), deadlines.__getitem__, now=10.0, reserve=0.3, most=8)
-    assert chosen == ["new", "dry soon"]
+    assert pick({"far ahead": 30.0, "dry soon": 10.2, "new": 0.0}) == ["new", "dry soon"]
 
 
 def test_all_move_when_nothing_is_urgent() -> None:
-    deadlines = {"b": 30.0, "a": 20.0}
-    assert choose(list(deadlines), deadlines.__getitem__, 10.0, 0.3, 8) == ["a", "b"]
+    assert pick({"b": 30.0, "a": 20.0}) == ["a", "b"]
 
 
-def test_the_most_urgent_go_first_when_not_all_fit() -> None:
-    assert choose([3.0, 1.0, 2.0], float, now=5.0, reserve=0.0, most=2) == [1.0, 2.0]
+def test_a_step_holds_the_most_urgent_up_to_its_frames() -> None:
+    assert pick({"c": 3.0, "a": 1.0, "b": 2.0}, most=200) == ["a", "b"]
+
+
+def test_a_window_larger_than_a_step_still_moves() -> None:
+    assert pick({"b": 30.0, "a": 20.0}, most=50) == ["a"]
+    assert pick({}) == []
 
 
 def test_rows_of_a_batch_are_of_similar_length() -> None:

@@ -21,9 +21,11 @@ def test_defaults_are_those_of_the_engine(weights: Path) -> None:
 
 
 def test_settings_reach_the_engine(weights: Path) -> None:
-    given = settings(weights, "streaming.ramp=[1, 2]", "batch.max_batch=4", "flow_dtype=bfloat16")
+    given = settings(
+        weights, "streaming.ramp=[1, 2]", "batch.max_frames=9000", "flow_dtype=bfloat16"
+    )
     assert given.engine().windows.ramp == (1, 2)
-    assert given.engine().max_batch == 4
+    assert given.engine().max_frames == 9000
     assert given.dtype() == torch.bfloat16
 
 

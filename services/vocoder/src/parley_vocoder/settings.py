@@ -46,7 +46,11 @@ class StreamingSection(SettingsSection):
 class BatchSection(SettingsSection):
     """How streams share the machine."""
 
-    max_batch: int = Field(_ENGINE.max_batch, ge=1, description="Windows in one Euler step.")
+    max_frames: int = Field(
+        _ENGINE.max_frames,
+        ge=1,
+        description="Mel frames of all windows in one Euler step; raise it on a GPU.",
+    )
     reserve_s: float = Field(
         _ENGINE.reserve, ge=0, description="A stream is urgent this long before it runs dry."
     )
@@ -92,7 +96,7 @@ class VocoderSettings(ServiceSettings):
         """As the engine takes it."""
         return EngineSettings(
             windows=self.streaming.windows(),
-            max_batch=self.batch.max_batch,
+            max_frames=self.batch.max_frames,
             reserve=self.batch.reserve_s,
             max_tokens=self.batch.max_tokens,
             max_whole_tokens=self.batch.max_whole_tokens,

@@ -15,20 +15,34 @@ _MIN_FILL = 0.75
 
 
 def choose(
-    ready: Sequence[T], deadline: Callable[[T], float], now: float, reserve: float, most: int
+    ready: Sequence[T],
+    deadline: Callable[[T], float],
+    length: Callable[[T], int],
+    now: float,
+    reserve: float,
+    most: int,
 ) -> list[T]:
     """The windows to advance now, most urgent first.
 
     Args:
         ready: windows between noise and mel.
         deadline: when the listener of a window runs dry, seconds on the clock of `now`.
+        length: frames of a window.
         now: current time.
         reserve: a window is urgent from this long before its deadline, seconds.
-        most: at most so many.
+        most: frames in all at most, however the first window is always chosen. It bounds how long
+            a step lasts, and so how long a newcomer waits for the one under way.
     """
     ordered = sorted(ready, key=deadline)
     urgent = [item for item in ordered if deadline(item) - reserve <= now]
-    return (urgent or ordered)[:most]
+    chosen: list[T] = []
+    frames = 0
+    for item in urgent or ordered:
+        frames += length(item)
+        if chosen and frames > most:
+            break
+        chosen.append(item)
+    return chosen
 
 
 def by_length(items: Sequence[T], length: Callable[[T], int]) -> list[list[T]]:

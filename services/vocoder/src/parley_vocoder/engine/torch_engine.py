@@ -51,7 +51,8 @@ class EngineSettings:
 
     Attributes:
         windows: how streams are cut.
-        max_batch: windows in one Euler step at most.
+        max_frames: mel frames, all windows together, in one Euler step at most. Where a step takes
+            as long as it has frames (CPU) keep it small; on a GPU let it hold all streams.
         reserve: a stream is urgent from this long before its listener runs dry, seconds.
         max_tokens: longest streamed request (10 minutes).
         max_whole_tokens: longest request decoded whole (60 s; its cost grows faster than length).
@@ -59,7 +60,7 @@ class EngineSettings:
     """
 
     windows: WindowSettings = field(default_factory=WindowSettings)
-    max_batch: int = 32
+    max_frames: int = 1_024
     reserve: float = 0.3
     max_tokens: int = 25_000
     max_whole_tokens: int = 2_500
@@ -209,9 +210,10 @@ class TorchEngine:
         chosen = choose(
             ready,
             lambda work: work.stream.deadline,
+            _frames,
             time.monotonic(),
             self._settings.reserve,
-            self._settings.max_batch,
+            self._settings.max_frames,
         )
         by_decoder: dict[int, list[_Work]] = defaultdict(list)
         for work in chosen:
