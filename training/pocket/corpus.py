@@ -1,0 +1,152 @@
+"""Spoken utterances of the pocket domain, rendered once and kept on disk.
+
+`build(folder, size, seed)` renders `size` utterances with `workers` processes into
+`folder/samples.npy` and `utterances.json` plus `manifest.json` (counts, hours, hash). Each utterance is a question or
+an answer, in a voice, rate and pitch drawn from the seed. Questions are spoken in all voices with
+variation; held-out questions are marked and never trained on.
+"""
+
+import argparse
+import hashlib
+import json
+import random
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exchanges import draw
+from speech import SAMPLE_RATE, VOICES, Rendering, render, styled
+
+# flite's rms takes no pitch: it could not sound happy.
+ANSWER_VOICE = "awb"
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """One rendered utterance: what is said, how, and where its samples lie."""
+
+    text: str
+    voice: str
+    role: str
+    tag: str
+    held_out: bool
+    rendering: Rendering
+    start: int
+    end: int
+    phones: tuple[tuple[str, float], ...]
+
+
+def plan(size: int, seed: int) -> list[tuple[str, Rendering, str, str, bool]]:
+    """`size` (text, rendering, role, tag, held out) tuples.
+
+    Two thirds questions, one third answers.
+    """
+    rng = random.Random(seed)
+    exchanges = draw(seed)
+    planned: list[tuple[str, Rendering, str, str, bool]] = []
+    while len(planned) < size:
+        exchange = next(exchanges)
+        if exchange.answer and rng.random() < 1 / 3:
+            tag, text = split_tag(exchange.answer)
+            planned.append((text, styled(ANSWER_VOICE, tag), "answer", tag, exchange.held_out))
+        else:
+            rendering = Rendering(
+                rng.choice(VOICES),
+                rng.uniform(0.85, 1.25),
+                rng.uniform(0.88, 1.12),
+                rng.uniform(0.7, 1.4),
+            )
+            planned.append((exchange.question, rendering, "question", "", exchange.held_out))
+    return planned
+
+
+def split_tag(answer: str) -> tuple[str, str]:
+    """ "(高兴1)hello" -> ("高兴1", "hello"); without a tag the first is empty."""
+    if answer.startswith("("):
+        tag, text = answer[1:].split(")", 1)
+        return tag, text
+    return "", answer
+
+
+def build(folder: Path, size: int, seed: int, workers: int = 2) -> None:
+    """Renders the corpus; does nothing when the manifest says that the same one is there."""
+    wanted = {"size": size, "seed": seed, "format": 1}
+    manifest = folder / "manifest.json"
+    if manifest.is_file() and wanted.items() <= json.loads(manifest.read_text()).items():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    planned = plan(size, seed)
+    spoken: list[dict[str, object]] = []
+    pieces: list[NDArray[np.int16]] = []
+    position = 0
+    with ProcessPoolExecutor(workers) as pool:
+        rendered = pool.map(
+            _render, [(text, rendering) for text, rendering, *_ in planned], chunksize=64
+        )
+        for (text, rendering, role, tag, held_out), (samples, phones) in zip(
+            planned, rendered, strict=True
+        ):
+            pieces.append(samples)
+            end = position + samples.size
+            spoken.append(
+                asdict(
+                    Spoken(
+                        text, rendering.voice, role, tag, held_out, rendering, position, end, phones
+                    )
+                )
+            )
+            position = end
+            if len(spoken) % 1000 == 0:
+                print(f"rendered {len(spoken)} of {size}", file=sys.stderr)
+    samples = np.concatenate(pieces)
+    np.save(folder / "samples.npy", samples)
+    (folder / "utterances.json").write_text(json.dumps(spoken, ensure_ascii=False))
+    manifest.write_text(json.dumps(wanted | {
+        "hours": round(position / SAMPLE_RATE / 3600, 3),
+        "held_out": sum(bool(entry["held_out"]) for entry in spoken),
+        "sha256": hashlib.sha256(samples.tobytes()).hexdigest(),
+    }, indent=1))  # fmt: skip
+
+
+def _render(job: tuple[str, Rendering]) -> tuple[NDArray[np.int16], tuple[tuple[str, float], ...]]:
+    utterance = render(*job)
+    return (utterance.samples * 32767).astype(np.int16), utterance.phones
+
+
+class Corpus:
+    """A corpus on disk: `len`, samples as float32, and the description of each utterance."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._samples = np.load(folder / "samples.npy", mmap_mode="r")
+        self.utterances = [
+            Spoken(**{**entry, "rendering": Rendering(**entry["rendering"]),
+                      "phones": tuple((name, end) for name, end in entry["phones"])})
+            for entry in json.loads((folder / "utterances.json").read_text())
+        ]  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    def samples(self, index: int) -> NDArray[np.float32]:
+        """Samples of utterance `index`, float32 in -1..1 at 16 kHz."""
+        spoken = self.utterances[index]
+        return self._samples[spoken.start : spoken.end].astype(np.float32) / 32768.0
+
+
+def main() -> None:
+    """Renders a corpus."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--size", type=int, default=9000)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    build(options.out, options.size, options.seed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""Recipe of the vocoder: HiFT on mel of recordings, spectral losses, no adversary.
+
+Trains the serving module itself. Its convolutions run as two-dimensional ones in bfloat16, which is
+several times faster here; weight norm is not needed. The f0 predictor learns beside it; the last
+quarter of the steps listens to its pitch instead of the measured one, as serving does.
+"""
+
+import argparse
+import random
+from pathlib import Path
+from types import MethodType
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from corpus import Corpus
+from decoder_data import Sounding, chosen, decoder_config, sounding
+from parley_tts.voices.mel import MelSettings, _mel_filters
+from parley_vocoder.engine.hift.model import Hift
+from training import fit
+
+BATCH, FRAMES = 16, 32
+RESOLUTIONS = (2048, 1024, 512, 256, 128)
+MELS = ((1024, 80), (512, 48), (2048, 100))
+
+
+def speed_up(model: Hift) -> None:
+    """Runs its convolutions as Conv2d in channels-last order; the last one stays in float32."""
+
+    def convolve(self: nn.Conv1d, x: Tensor) -> Tensor:
+        wide = x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+        return F.conv2d(
+            wide, self.weight.unsqueeze(2), self.bias, (1, self.stride[0]),
+            (0, int(self.padding[0])), (1, self.dilation[0]),
+        ).squeeze(2)  # fmt: skip
+
+    def exact(self: nn.Conv1d, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return F.conv1d(x.float(), self.weight, self.bias, padding=self.padding)
+
+    for module in model.modules():
+        if isinstance(module, nn.Conv1d):
+            module.forward = MethodType(convolve, module)  # type: ignore[method-assign]
+    model.conv_post.forward = MethodType(exact, model.conv_post)  # type: ignore[method-assign]
+
+
+def speak(model: Hift, mel: Tensor, f0: Tensor) -> Tensor:
+    """Sound [b, n] of mel [b, 80, t] at a pitch [b, t], with gradients."""
+    harmonics = model.m_source.harmonics
+    samples = mel.shape[2] * model.config.samples_per_frame
+    offset = (torch.rand(len(mel), harmonics) * 2 - 1) * torch.pi
+    offset[:, 0] = 0
+    source, _ = model.m_source(f0, offset, torch.randn(len(mel), harmonics, samples))
+    with torch.autocast("cpu", torch.bfloat16):
+        magnitude, phase = model.spectrum(mel, source)
+    spectrum = torch.polar(magnitude.float(), phase.float())
+    window: Tensor = model.window  # type: ignore[assignment]
+    return torch.istft(spectrum, model.config.istft_n_fft, model.config.istft_hop, window=window)
+
+
+class SpectralLoss(nn.Module):
+    """Spectral convergence and log magnitude at five resolutions, log-mel at three."""
+
+    def __init__(self, rate: int) -> None:
+        super().__init__()
+        self.filters = {
+            size: torch.from_numpy(
+                _mel_filters(MelSettings(rate, size, size // 4, size, bins, 0, 8000))
+            )
+            for size, bins in MELS
+        }
+
+    def forward(self, made: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss, and the first log-mel distance for the record."""
+        total = made.new_zeros(())
+        distances = []
+        for size in RESOLUTIONS:
+            a, b = self._magnitude(made, size), self._magnitude(real, size)
+            total = total + (b - a).norm() / b.norm().clamp(min=1e-3)
+            total = total + (b.log() - a.log()).abs().mean()
+        for size, _ in MELS:
+            a, b = (
+                (self.filters[size] @ self._magnitude(sound, size)).clamp(min=1e-5).log()
+                for sound in (made, real)
+            )
+            distances.append((a - b).abs().mean())
+        return total + 2 * distances[0] + distances[1] + distances[2], distances[0]
+
+    @staticmethod
+    def _magnitude(sound: Tensor, size: int) -> Tensor:
+        spectrum = torch.stft(
+            sound, size, size // 4, window=torch.hann_window(size), return_complex=True
+        )
+        return (torch.view_as_real(spectrum).square().sum(-1) + 1e-7).sqrt()
+
+
+def crops(data: list[Sounding], seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A batch of crops: mel [b, 80, t], sound [b, n], f0 [b, t]."""
+    rng = random.Random(seed)
+    mels, sounds, pitches = [], [], []
+    for _ in range(BATCH):
+        item = rng.choice(data)
+        while len(item.mel) <= FRAMES:
+            item = rng.choice(data)
+        at = rng.randrange(len(item.mel) - FRAMES)
+        hop = len(item.sound) // len(item.mel)
+        mels.append(item.mel[at : at + FRAMES].T)
+        sounds.append(item.sound[at * hop : (at + FRAMES) * hop].astype(np.float32) / 32767)
+        pitches.append(item.f0[at : at + FRAMES])
+    return tuple(torch.from_numpy(np.stack(part)) for part in (mels, sounds, pitches))  # type: ignore[return-value]
+
+
+def main() -> None:
+    """Trains."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=2000)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    config = decoder_config()
+    corpus = Corpus(options.corpus)
+    data = [sounding(corpus, i, config) for i in chosen(corpus, 1000, 500, held_out=False)]
+    print(f"{sum(len(item.mel) for item in data) * 256 / 22050 / 60:.0f} minutes", flush=True)
+    model = Hift(config.hift)
+    with torch.no_grad():
+        # In Hz from the start: from zero it would take hundreds of steps to get there.
+        model.f0_predictor.classifier.weight.mul_(20)
+        model.f0_predictor.classifier.bias.fill_(60)
+    speed_up(model)
+    distance = SpectralLoss(config.sample_rate)
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        torch.manual_seed(step)
+        mel, sound, f0 = crops(data, step)
+        heard = model.f0_predictor(mel)
+        pitch_loss = (heard - f0).abs().mean()
+        pitch = f0 if step < 0.75 * options.steps else heard.detach()
+        spectral, mel_loss = distance(speak(model, mel, pitch), sound)
+        figures = {"spectral": spectral.item(), "mel": mel_loss.item(), "f0": pitch_loss.item()}
+        return spectral + 0.02 * pitch_loss, figures
+
+    fit(model, loss, steps=options.steps, rate=1.5e-3, state=options.work / "hift.state")
+
+
+if __name__ == "__main__":
+    main()
