@@ -5,13 +5,16 @@ python := .venv/bin/python
 buf := node_modules/.bin/buf
 GOLDEN ?= ../shared/golden
 
-.PHONY: help setup demo up down test e2e golden bench lint format types proto buf-lint buf-breaking clean
+.PHONY: help setup setup-vllm demo up down test test-vllm e2e golden bench lint format types proto buf-lint buf-breaking clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-zA-Z0-9_-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 setup: ## Make .venv with everything pinned (every other target does it by itself)
 	@scripts/setup.sh
+
+setup-vllm: ## Make .venv-vllm, the language models on vLLM (CPU): 3 GB
+	@scripts/setup-vllm.sh
 
 demo: setup ## Ask a recorded question of all six services on this machine, write demo-output/answer.wav
 	@scripts/demo.sh
@@ -24,6 +27,9 @@ down: ## Stop it
 
 test: setup ## Unit, contract, golden and end-to-end tests on this machine
 	@scripts/test.sh
+
+test-vllm: setup-vllm ## The engine contract and the language model services on vLLM (CPU), in .venv-vllm
+	@scripts/test-vllm.sh
 
 e2e: setup ## End-to-end tests alone, against real processes
 	@$(python) -m pytest e2e-tests
@@ -59,4 +65,4 @@ buf-breaking: $(buf) ## Fail when the contracts break callers of AGAINST (defaul
 
 clean: ## Stop what runs here; remove .venv, local state, demo output
 	@[ ! -x .venv/bin/parley ] || .venv/bin/parley down || true
-	@rm -rf .venv .parley demo-output node_modules
+	@rm -rf .venv .venv-vllm .parley demo-output node_modules

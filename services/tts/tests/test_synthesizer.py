@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
-from parley_core.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from parley_core.errors import InvalidArgument, NotFound, Unavailable
 from parley_tts.prompt import BosPlacement, PromptBuilder
 from parley_tts.synthesizer import (
     Decoder,
@@ -255,7 +255,7 @@ async def test_an_unknown_voice_is_refused_before_any_text() -> None:
     ("error", "kind", "reason"),
     [
         (EngineOverloadedError("full"), Unavailable, "ENGINE_OVERLOADED"),
-        (PromptTooLongError(9000, 8192), FailedPrecondition, "PROMPT_TOO_LONG"),
+        (PromptTooLongError(9000, 8192), InvalidArgument, "PROMPT_TOO_LONG"),
     ],
 )
 async def test_engine_failures_are_typed(error: Exception, kind: type, reason: str) -> None:
@@ -270,7 +270,7 @@ async def test_engine_failures_are_typed(error: Exception, kind: type, reason: s
 
 
 async def test_a_voice_prompt_that_fills_the_context_is_refused() -> None:
-    with pytest.raises(FailedPrecondition) as refused:
+    with pytest.raises(InvalidArgument) as refused:
         await run(make(FakeEngine(max_model_len=512)), ["你好。"])
     assert refused.value.reason == "PROMPT_TOO_LONG"
 

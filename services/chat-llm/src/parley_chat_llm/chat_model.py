@@ -25,12 +25,11 @@ from step1.engine.contract import (
     SamplingParams,
     Usage,
 )
+from step1.engine.errors import translated_errors
 from step1.logits import AllowedIds
 from step1.messages import FunctionDeclaration, Message, Role, TextPart
 from step1.text_tokenizer import TextTokenizer
 from step1.tool_calls import TextDelta, ToolCallError, ToolCallParser
-
-from parley_chat_llm.engine_errors import translated_errors
 
 _T = TypeVar("_T")
 
@@ -180,7 +179,7 @@ class ChatModel:
         prompt = await self.prompt(chat)
         request = GenerateRequest(request_id, prompt.ids, params)
         writer = _ReplyWriter(self._tokenizer, parse_calls=bool(chat.functions))
-        with translated_errors():
+        with translated_errors("messages"):
             async with aclosing(self._engine.generate(request)) as deltas:
                 async for delta in deltas:
                     for event in writer.feed(delta.token_ids):
@@ -199,7 +198,7 @@ class ChatModel:
             As `reply`.
         """
         prompt = await self.prompt(chat, open_last=True)
-        with translated_errors():
+        with translated_errors("messages"):
             return await self._engine.prefill(prompt.ids)
 
     async def prompt(self, chat: Chat, *, open_last: bool = False) -> ChatPrompt:

@@ -9,11 +9,11 @@ from parley_core.server import Server
 from parley_core.settings import SettingsError
 from step1.chat_prompt import ChatTemplate
 from step1.config import Step1Config
+from step1.engine.choice import load_engine
 from step1.engine.contract import Engine
 from step1.text_tokenizer import TextTokenizer
 
 from parley_chat_llm.chat_model import ChatModel
-from parley_chat_llm.engines import load_engine
 from parley_chat_llm.service import FULL_NAME, ChatService
 from parley_chat_llm.settings import ChatLlmSettings
 

@@ -12,10 +12,10 @@ from parley_core.errors import Unavailable
 from parley_core.logging import get_logger
 from parley_core.server import Server
 from step1.config import Step1Config
+from step1.engine.choice import load_engine
 from step1.engine.contract import Engine
 from step1.text_tokenizer import TextTokenizer
 
-from parley_tts.engines import load_engine
 from parley_tts.prompt import PromptBuilder
 from parley_tts.service import FULL_NAME, TtsService
 from parley_tts.settings import TtsSettings
@@ -71,7 +71,7 @@ async def open_service(
         TextTokenizer.load, settings.weights, audio_offset=config.audio_token_offset
     )
     voices = await asyncio.to_thread(_library, settings, tokenizer)
-    engine = await load_engine(settings)
+    engine = await load_engine(settings, config)
     closing.push_async_callback(engine.close)
     await engine.start()
     await _prepare_voices(voices, settings.tokenizer_wait_s)

@@ -1,11 +1,11 @@
 """Settings of the tts service. Durations are in seconds."""
 
 from pathlib import Path
-from typing import Literal
 
-from parley_core.settings import ClientSettings, ServiceSettings, SettingsSection
+from parley_core.settings import ClientSettings, SettingsSection
 from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
+from step1.engine.settings import EngineServiceSettings, SimulatorSettings, VllmSettings
 
 from parley_tts.prompt import BosPlacement
 from parley_tts.segmenter import SegmentLimits
@@ -13,43 +13,11 @@ from parley_tts.synthesizer import SynthesisLimits
 from parley_tts.voices.clone import CloneLimits
 
 
-class TorchSettings(SettingsSection):
-    """The torch engine: CPU, tests, reference."""
+class SpeechSimulatorSettings(SimulatorSettings):
+    """Replies of the simulator are speech: faster, longer, whole groups."""
 
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    device: str = "cpu"
-    max_batch: int = Field(8, ge=1, description="Segments computed at once.")
-    max_waiting: int = Field(64, ge=0, description="Segments that may queue.")
-    max_model_len: int | None = Field(None, ge=1, description="None: the checkpoint's.")
-    prefill_chunk: int = Field(256, ge=1, description="Prompt tokens of one step.")
-    prefix_cache_bytes: int = Field(256 * 2**20, ge=0, description="0: no prefix cache.")
-    threads: int = Field(1, ge=1, description="More than one gives up bitwise determinism.")
-
-
-class VllmSettings(SettingsSection):
-    """The vLLM engine: production."""
-
-    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    tensor_parallel_size: int = Field(1, ge=1)
-    max_model_len: int | None = Field(8192, ge=1, description="None: the checkpoint's.")
-    max_batch: int = Field(32, ge=1)
-    max_waiting: int = Field(256, ge=0)
-    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
-    cpu_kv_cache_gib: int = Field(1, ge=1)
-    block_size: int | None = Field(None, ge=1)
-    enforce_eager: bool = False
-    quantization: str | None = None
-
-
-class SimulatorSettings(SettingsSection):
-    """The engine without a model, for load tests."""
-
-    first_token_seconds: float = Field(0.05, ge=0)
     tokens_per_second: float = Field(100.0, gt=0)
-    jitter: float = Field(0.0, ge=0, le=1)
     reply_tokens: int = Field(100, ge=5, multiple_of=5, description="Whole groups of five.")
-    max_batch: int = Field(64, ge=1)
-    max_waiting: int = Field(256, ge=0)
 
 
 class SegmentSettings(SettingsSection):
@@ -96,7 +64,7 @@ class CloningSettings(SettingsSection):
         return CloneLimits(**self.model_dump(exclude={"enabled", "max_voices"}))
 
 
-class TtsSettings(ServiceSettings):
+class TtsSettings(EngineServiceSettings):
     """Settings of the tts service."""
 
     model_config = SettingsConfigDict(env_prefix="PARLEY_TTS_")
@@ -114,10 +82,8 @@ class TtsSettings(ServiceSettings):
     )
     default_voice: str = Field("", description="Empty: the registry's first speaker.")
     bos: BosPlacement = Field(BosPlacement.PER_SEGMENT, description="Where the BOS id stands.")
-    engine: Literal["torch", "vllm", "simulator"] = "torch"
-    torch: TorchSettings = TorchSettings()
-    vllm: VllmSettings = VllmSettings()
-    simulator: SimulatorSettings = SimulatorSettings()
+    vllm: VllmSettings = VllmSettings(max_model_len=8192)
+    simulator: SpeechSimulatorSettings = SpeechSimulatorSettings()
     segments: SegmentSettings = SegmentSettings()
     synthesis: SynthesisSettings = SynthesisSettings()
     cloning: CloningSettings = CloningSettings()

@@ -22,19 +22,20 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Protocol, cast
 
-from parley_core.errors import FailedPrecondition, Internal, InvalidArgument
+from parley_core.errors import Internal, InvalidArgument
 from parley_core.tokens import GROUP_SIZE, check_tokens, token_offset
 from step1.engine.contract import (
     Engine,
     FinishReason,
     GenerateRequest,
+    PromptTooLongError,
     SamplingParams,
     TokenDelta,
 )
+from step1.engine.errors import translated_errors
 from step1.logits import AudioGrammar, RepetitionFilter
 
 from parley_tts.duration import speech_tokens
-from parley_tts.engine_errors import translated_errors
 from parley_tts.prompt import END_OF_TURN, PromptBuilder
 from parley_tts.segmenter import Segment, SegmentLimits, TextSegmenter
 from parley_tts.tags import (
@@ -193,8 +194,8 @@ class Synthesizer:
 
         Raises:
             NotFound: there is no such voice.
-            InvalidArgument: a tag or the temperature is refused, or the text is too long.
-            FailedPrecondition: the voice's prompt leaves no room in the context.
+            InvalidArgument: a tag or the temperature is refused, the text is too long, or the
+                voice's prompt leaves no room in the context.
             Unavailable: the engine is overloaded, failed or stopped.
         """
         stream = await self._open(request)
@@ -302,12 +303,12 @@ class Synthesizer:
         self, stream: "_Stream", segment: Segment
     ) -> AsyncGenerator[TokenDelta, None]:
         prompt = self._prompts.build(stream.prefix, segment.spoken)
-        request = GenerateRequest(
-            request_id=f"{stream.id}-{segment.index}",
-            prompt_ids=tuple(prompt),
-            params=self._sampling(stream, segment, len(prompt)),
-        )
-        with translated_errors():
+        with translated_errors("setup.voice"):
+            request = GenerateRequest(
+                request_id=f"{stream.id}-{segment.index}",
+                prompt_ids=tuple(prompt),
+                params=self._sampling(stream, segment, len(prompt)),
+            )
             replies = cast("AsyncGenerator[TokenDelta, None]", self._engine.generate(request))
             async with aclosing(replies):
                 async for delta in replies:
@@ -318,10 +319,7 @@ class Synthesizer:
         context = min(self._limits.max_total_tokens, self._engine.max_model_len)
         room = (context - prompt_length) // GROUP_SIZE
         if room < 1:
-            raise FailedPrecondition(
-                f"the prompt of the voice leaves no room in a context of {context} tokens",
-                reason="PROMPT_TOO_LONG",
-            )
+            raise PromptTooLongError(prompt_length, context)
         ratio = self._limits.max_length_ratio * _stretch(segment.tags)
         longest = max(self._limits.min_guard_tokens, expected * ratio)
         max_groups = min(room, math.ceil(longest / GROUP_SIZE))

@@ -1,0 +1,38 @@
+"""Makes the engine that the settings choose. vLLM is imported only when it is chosen."""
+
+import asyncio
+
+import torch
+
+from step1.config import Step1Config
+from step1.engine.contract import Engine
+from step1.engine.settings import EngineServiceSettings
+from step1.engine.simulator import SimulatorEngine, SimulatorOptions
+from step1.engine.torch_engine import TorchEngine, TorchEngineOptions
+from step1.engine.vllm_engine import VllmEngine, VllmEngineOptions
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+async def load_engine(settings: EngineServiceSettings, config: Step1Config) -> Engine:
+    """Makes the engine; it is not started. Torch loads the weights here, vLLM at its start.
+
+    Raises:
+        ValueError: The checkpoint is incomplete or not understood (`WeightsError`).
+    """
+    match settings.engine:
+        case "simulator":
+            simulated = settings.simulator.model_dump()
+            return SimulatorEngine(SimulatorOptions(**simulated, vocab_size=config.vocab_size))
+        case "vllm":
+            options = VllmEngineOptions(**settings.vllm.model_dump())
+            return VllmEngine(settings.weights, options)
+        case "torch":
+            chosen = settings.torch
+            return await asyncio.to_thread(
+                TorchEngine.load,
+                settings.weights,
+                TorchEngineOptions(**chosen.model_dump(exclude={"dtype", "device"})),
+                dtype=_DTYPES[chosen.dtype],
+                device=chosen.device,
+            )
