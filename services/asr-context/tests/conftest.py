@@ -7,9 +7,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from context_redis import RedisServer
+from paraformer.asr import PUBLISHED_FOLDER
+from paraformer.seeded import write_seeded
 from parley_asr_context.keys import SessionName
 from parley_asr_context.redis_store import Store
-from redis_fixture import RedisServer
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +28,14 @@ async def store(request, redis_server):
     await store.client.flushall()
     yield store
     await store.aclose()
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    """A Step-Audio-Tokenizer folder as far as this service reads it."""
+    folder = tmp_path_factory.mktemp("weights")
+    write_seeded(folder / PUBLISHED_FOLDER)
+    return folder
 
 
 @pytest.fixture

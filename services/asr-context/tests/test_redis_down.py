@@ -2,7 +2,8 @@ import asyncio
 
 import numpy as np
 import pytest
-from fakes import Counting
+from context_fakes import Counting
+from context_redis import RedisServer, eventually
 from parley_asr_context.history import History
 from parley_asr_context.keys import SessionName
 from parley_asr_context.redis_store import Store
@@ -12,7 +13,6 @@ from parley_asr_context.transcription_queue import TranscriptionQueue
 from parley_asr_context.turns import Draft, TranscriptState, Turns
 from parley_asr_context.worker import TranscriptionWorker, WorkerConfig
 from parley_core.errors import Unavailable
-from redis_fixture import RedisServer, eventually
 
 pytestmark = pytest.mark.contract
 

@@ -1,12 +1,12 @@
 import asyncio
 
 import pytest
+from context_redis import eventually
 from parley_asr_context.keys import SessionName
 from parley_asr_context.leases import Leases
 from parley_asr_context.sessions import Sessions
 from parley_asr_context.turns import Draft, Turns
 from parley_core.errors import Aborted, AlreadyExists, InvalidArgument, NotFound
-from redis_fixture import eventually
 
 pytestmark = pytest.mark.contract
 

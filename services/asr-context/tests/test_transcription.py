@@ -2,7 +2,8 @@ import asyncio
 import contextlib
 
 import pytest
-from fakes import Counting, Failing
+from context_fakes import Counting, Failing
+from context_redis import eventually
 from parley_asr_context.history import History
 from parley_asr_context.keys import TRANSCRIPTION_DEAD
 from parley_asr_context.sessions import Sessions
@@ -11,7 +12,6 @@ from parley_asr_context.transcription_queue import TranscriptionQueue
 from parley_asr_context.turns import Draft, TranscriptState, Turns
 from parley_asr_context.worker import TranscriptionWorker, WorkerConfig
 from parley_core.errors import InvalidArgument
-from redis_fixture import eventually
 
 pytestmark = pytest.mark.contract
 

@@ -36,6 +36,11 @@ from paraformer.vocabulary import Vocabulary, Word, join_tokens, spaced, stable_
 RECOGNITION_CHUNK = ChunkConfig(frames=10, left_context=5, look_back=4)
 """How the published checkpoint is meant to be run for recognition."""
 
+PUBLISHED_FOLDER = Path(
+    "dengcunqin/speech_paraformer-large_asr_nat-zh-cantonese-en-16k-vocab8501-online"
+)
+"""Where a Step-Audio-Tokenizer folder holds its Paraformer checkpoint."""
+
 _DECODER_LOOK_BACK = 1
 _TOKEN_LISTS = ("tokens.json", "tokens.txt")
 
@@ -233,6 +238,12 @@ class RecognizerStream:
 
     def _tensor(self, samples: npt.NDArray[np.float32]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(samples, np.float32)).to(self._models.device)
+
+
+def find_checkpoint(folder: Path) -> Path:
+    """The FunASR folder that ``folder`` is, or that it holds as a Step-Audio-Tokenizer folder."""
+    nested = folder / PUBLISHED_FOLDER
+    return nested if nested.is_dir() else folder
 
 
 def _token_list(checkpoint: ParaformerCheckpoint) -> Path:

@@ -91,7 +91,9 @@ class History:
         limit = _FIRST_READ
         while True:
             session, turns = await self._turns.newest(name, limit=limit)
-            prompt = build_prompt(session.system_prompt, turns, token_budget, self._counter)
+            prompt = await asyncio.to_thread(
+                build_prompt, session.system_prompt, turns, token_budget, self._counter
+            )
             if prompt.kept_turns < len(turns) or len(turns) == session.turn_count:
                 break
             limit *= 4

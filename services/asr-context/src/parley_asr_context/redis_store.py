@@ -12,6 +12,7 @@ tells whether the append-only file is on. Not for: what the keys mean (`sessions
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from typing import Any
@@ -34,9 +35,9 @@ from redis.exceptions import (
     ClusterDownError,
     ConnectionError,  # noqa: A004 - Redis's own name for it
     MasterDownError,
-    OutOfMemoryError,
     ReadOnlyError,
     RedisClusterException,
+    ResponseError,
     TimeoutError,  # noqa: A004 - Redis's own name for it
     TryAgainError,
 )
@@ -46,6 +47,8 @@ from parley_asr_context.keys import SessionName
 RETRY_AFTER_S = 1.0
 """When a caller should come back after a failure of Redis, seconds."""
 
+# Inside a script Redis wraps the code of the refusal into a longer message.
+_REFUSES_WRITES = re.compile(r"\b(OOM|MISCONF|READONLY|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|BUSY)\b")
 _DOWN = (
     ConnectionError,
     TimeoutError,
@@ -72,15 +75,18 @@ def redis_failures() -> Iterator[None]:
         yield
         if task and task.cancelling() > cancellations:
             raise asyncio.CancelledError
-    except OutOfMemoryError as error:
-        raise Unavailable(
-            "Redis has no memory left for new data",
-            reason="REDIS_OUT_OF_MEMORY",
-            retry_after=RETRY_AFTER_S,
-        ) from error
     except _DOWN as error:
         raise Unavailable(
             "Redis cannot be reached", reason="REDIS_UNAVAILABLE", retry_after=RETRY_AFTER_S
+        ) from error
+    except ResponseError as error:
+        refusal = _REFUSES_WRITES.search(str(error))
+        if refusal is None:
+            raise
+        raise Unavailable(
+            f"Redis takes no writes ({refusal.group()})",
+            reason="REDIS_REFUSES_WRITES",
+            retry_after=RETRY_AFTER_S,
         ) from error
 
 

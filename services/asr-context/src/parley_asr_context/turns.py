@@ -262,7 +262,7 @@ class Turns:
         return np.frombuffer(answer[0], "<i2")
 
     async def finish(self, job: TranscriptionJob, text: str | None) -> None:
-        """Store the text of a job (None: it failed for good); a void or repeated one does nothing."""
+        """Store the text of a job (None: it failed for good); void ones do nothing."""
         state = TranscriptState.FAILED if text is None else TranscriptState.DONE
         try:
             await self._store.run(

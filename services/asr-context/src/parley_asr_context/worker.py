@@ -15,13 +15,13 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import structlog
 from parley_core.errors import InvalidArgument, NotFound, Unavailable
+from parley_core.logging import get_logger
 
 from parley_asr_context.transcription_queue import Delivery, TranscriptionQueue
 from parley_asr_context.turns import Turns
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class Transcriber(Protocol):
@@ -87,7 +87,7 @@ class TranscriptionWorker:
                 await self._step()
                 pause = 0.1
             except* Unavailable:
-                _log.warning("transcription waits for redis", consumer=self._consumer)
+                _log.warning("transcription_waits_for_redis", consumer=self._consumer)
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(2 * pause, self._config.backoff)
 
@@ -125,7 +125,7 @@ class TranscriptionWorker:
             raise
         except Exception as error:
             _log.exception(
-                "transcription failed", turn=delivery.job.turn_id, attempt=delivery.attempt
+                "transcription_failed", turn=delivery.job.turn_id, attempt=delivery.attempt
             )
             if delivery.attempt >= self._config.max_attempts:
                 await self._give_up(delivery, type(error).__name__)
@@ -134,7 +134,7 @@ class TranscriptionWorker:
         await self._queue.acknowledge(delivery)
 
     async def _give_up(self, delivery: Delivery, cause: str) -> None:
-        _log.warning("transcription given up", turn=delivery.job.turn_id, cause=cause)
+        _log.warning("transcription_given_up", turn=delivery.job.turn_id, cause=cause)
         await self._turns.finish(delivery.job, None)
         await self._queue.bury(delivery, cause)
 

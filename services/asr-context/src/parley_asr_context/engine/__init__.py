@@ -1,0 +1,1 @@
+"""The speech recogniser, off the event loop. Knows neither gRPC nor Redis."""

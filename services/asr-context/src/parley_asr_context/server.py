@@ -1,0 +1,171 @@
+"""The asr-context process: settings, wiring, serve."""
+
+import asyncio
+import os
+import socket
+from functools import partial
+
+from paraformer.asr import Recognizer, find_checkpoint
+from parley.context.v1 import context_pb2_grpc
+from parley_core.errors import Unavailable
+from parley_core.logging import get_logger
+from parley_core.server import Server
+from parley_core.telemetry import ENGINE_QUEUED, ENGINE_RUNNING
+from step1.text_tokenizer import TextTokenizer
+
+from parley_asr_context import service
+from parley_asr_context.engine.recognizer import RecognizerEngine
+from parley_asr_context.history import History
+from parley_asr_context.leases import Leases
+from parley_asr_context.redis_store import Store
+from parley_asr_context.service import ContextService
+from parley_asr_context.sessions import Sessions
+from parley_asr_context.settings import AsrContextSettings, RedisSettings
+from parley_asr_context.token_counter import MessageCounter, utf8_upper_bound
+from parley_asr_context.transcription_queue import TranscriptionQueue
+from parley_asr_context.turns import Turns
+from parley_asr_context.worker import TranscriptionWorker, WorkerConfig
+
+_log = get_logger(__name__)
+
+
+async def serve(settings: AsrContextSettings) -> None:
+    """Serves until a signal ends it; SERVING once Redis answers and the models have run."""
+    server = Server(settings, name="asr-context")
+    load = partial(_load, settings)
+    async with RecognizerEngine(load, threads=settings.threads) as engine:
+        constellation = ContextServer(settings, engine)
+        try:
+            await constellation.run(server)
+        finally:
+            await constellation.store.aclose()
+
+
+class ContextServer:
+    """Everything behind the edge, wired from the settings."""
+
+    def __init__(self, settings: AsrContextSettings, engine: RecognizerEngine) -> None:
+        self._settings = settings
+        self._engine = engine
+        transcription = settings.transcription
+        self.store = _connect(settings.redis)
+        self.queue = TranscriptionQueue(self.store)
+        self.turns = Turns(
+            self.store,
+            max_turns=settings.sessions.max_turns,
+            audio_ttl=transcription.audio_ttl_s,
+        )
+        self.servicer = ContextService(
+            Sessions(self.store),
+            self.turns,
+            Leases(self.store),
+            History(
+                self.turns,
+                self.queue,
+                _counter(settings),
+                requeue_after=transcription.requeue_after_s,
+            ),
+            engine,
+            session_settings=settings.sessions,
+            transcription=transcription,
+            limits=settings.requests,
+        )
+
+    async def run(self, server: Server) -> None:
+        """Serve, transcribe and watch Redis until the server is told to stop."""
+        server.add(
+            context_pb2_grpc.add_ContextServiceServicer_to_server,
+            self.servicer,
+            service.FULL_NAME,
+        )
+        ENGINE_RUNNING.labels("asr").set_function(lambda: self._engine.running)
+        async with asyncio.TaskGroup() as group:
+            background: list[asyncio.Task[None]] = []
+
+            async def warm_up() -> None:
+                await self.warm_up()
+                background.extend(group.create_task(worker.run()) for worker in self.workers())
+                background.append(group.create_task(self.watch(server)))
+
+            await server.run(warm_up=warm_up)
+            for task in background:
+                task.cancel()
+
+    async def warm_up(self) -> None:
+        """Load the models, run them once, and wait for Redis.
+
+        Raises:
+            CheckpointError: The weights cannot be used.
+            Unavailable: Redis did not answer in time.
+            RuntimeError: Redis may lose acknowledged writes, and the settings forbid that.
+        """
+        await self._engine.warm_up()
+        redis = self._settings.redis
+        durable = await self._first_answer(redis.start_timeout_s)
+        if not durable and redis.require_append_only:
+            raise RuntimeError(
+                "redis runs without its append-only file and may lose acknowledged turns;"
+                " set appendonly yes there, or require_append_only to false here"
+            )
+        if not durable:
+            _log.warning("redis_not_durable", hint="appendonly is off: a crash there loses turns")
+
+    def workers(self) -> list[TranscriptionWorker]:
+        """The workers that this process runs, each a consumer of its own."""
+        transcription = self._settings.transcription
+        config = WorkerConfig(
+            min_idle=transcription.min_idle_s, max_attempts=transcription.max_attempts
+        )
+        host = f"{socket.gethostname()}-{os.getpid()}"
+        return [
+            TranscriptionWorker(f"{host}-{index}", self.queue, self.turns, self._engine, config)
+            for index in range(transcription.workers)
+        ]
+
+    async def watch(self, server: Server) -> None:
+        """Tell probes whether Redis is there, and metrics how many jobs wait in it."""
+        healthy = True
+        while True:
+            try:
+                ENGINE_QUEUED.labels("transcription").set(await self.queue.depth())
+                now_healthy = True
+            except Unavailable:
+                now_healthy = False
+            if now_healthy != healthy:
+                healthy = now_healthy
+                _log.warning("redis_back" if healthy else "redis_lost")
+                await server.report_health(healthy)
+            await asyncio.sleep(self._settings.redis.check_interval_s)
+
+    async def _first_answer(self, timeout: float) -> bool:
+        """Wait for Redis; tells whether its append-only file is on."""
+        deadline = asyncio.get_running_loop().time() + timeout
+        while True:
+            try:
+                return await self.store.check()
+            except Unavailable:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                _log.warning("waiting_for_redis")
+                await asyncio.sleep(self._settings.redis.check_interval_s)
+
+
+def _connect(redis: RedisSettings) -> Store:
+    return Store.connect(
+        redis.url.get_secret_value(),
+        cluster=redis.cluster,
+        timeout_s=redis.timeout_s,
+        retries=redis.retries,
+        max_connections=redis.max_connections,
+    )
+
+
+def _load(settings: AsrContextSettings) -> Recognizer:
+    return Recognizer.load(find_checkpoint(settings.weights), device=settings.device)
+
+
+def _counter(settings: AsrContextSettings) -> MessageCounter:
+    if settings.text_tokenizer is None:
+        return MessageCounter(utf8_upper_bound)
+    tokenizer = TextTokenizer.load(settings.text_tokenizer)
+    return MessageCounter(lambda text: len(tokenizer.encode_text(text)))

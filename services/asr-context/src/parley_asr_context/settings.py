@@ -1,0 +1,79 @@
+"""Settings of the asr-context service. Durations are in seconds."""
+
+from pathlib import Path
+
+from parley_core.settings import ServiceSettings, SettingsSection
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+
+class RedisSettings(SettingsSection):
+    """Where sessions are kept."""
+
+    url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"),
+        description="redis://, rediss:// or unix://, with credentials and database in it.",
+    )
+    cluster: bool = Field(False, description="The URL names a node of a Redis Cluster.")
+    timeout_s: float = Field(5.0, gt=0, description="Of connecting, and of one reply.")
+    retries: int = Field(3, ge=0, description="Of one command, 50 ms to 1 s apart.")
+    max_connections: int = Field(256, ge=4)
+    start_timeout_s: float = Field(60.0, gt=0, description="How long a start waits for Redis.")
+    check_interval_s: float = Field(1.0, gt=0, description="Between two looks at its health.")
+    require_append_only: bool = Field(
+        False, description="Refuse to start on a Redis that may lose acknowledged writes."
+    )
+
+
+class SessionSettings(SettingsSection):
+    """How long and how large a session may be."""
+
+    default_ttl_s: float = Field(86_400, gt=0, description="Life without use.")
+    max_ttl_s: float = Field(30 * 86_400, gt=0)
+    max_turns: int = Field(5_000, ge=1)
+    max_config_bytes: int = Field(64 * 1024, ge=0)
+    max_lease_s: float = Field(300, gt=0)
+
+
+class TranscriptionSettings(SettingsSection):
+    """How turns get their text."""
+
+    workers: int = Field(1, ge=0, description="Workers in this process; 0 leaves it to others.")
+    min_idle_s: float = Field(30, gt=0, description="Silence after which a job is taken over.")
+    max_attempts: int = Field(3, ge=1)
+    audio_ttl_s: float = Field(3_600, gt=0, description="How long audio waits for a worker.")
+    requeue_after_s: float = Field(
+        120, gt=0, description="Age at which a pending turn is queued again by the next prompt."
+    )
+    max_wait_s: float = Field(10, ge=0, description="Longest wait of AppendTurn for a text.")
+
+
+class RequestLimits(SettingsSection):
+    """What a single request may ask for."""
+
+    max_recording_s: float = Field(300, gt=0, description="Of a turn, a recording, a stream.")
+    max_audio_message_bytes: int = Field(1 << 20, ge=320, description="In a stream.")
+    max_text_bytes: int = Field(64 * 1024, ge=1, description="Of any one text.")
+    max_function_messages: int = Field(64, ge=0, description="Of one turn.")
+    page_size: int = Field(50, ge=1, description="When the caller leaves it open.")
+    max_page_size: int = Field(500, ge=1)
+    idle_timeout_s: float = Field(300, gt=0, description="Silence of a caller that ends a stream.")
+
+
+class AsrContextSettings(ServiceSettings):
+    """Settings of the asr-context service."""
+
+    model_config = SettingsConfigDict(env_prefix="PARLEY_ASR_CONTEXT_")
+
+    weights: Path = Field(description="A Step-Audio-Tokenizer folder, or the Paraformer in it.")
+    device: str = "cpu"
+    threads: int = Field(1, ge=1, description="Recognitions at the same time.")
+    text_tokenizer: Path | None = Field(
+        None,
+        description="A checkpoint folder with tokenizer.model, to count tokens as the chat model"
+        " does. None counts UTF-8 bytes: never too few, so prompts hold less history.",
+    )
+    redis: RedisSettings = RedisSettings()
+    sessions: SessionSettings = SessionSettings()
+    transcription: TranscriptionSettings = TranscriptionSettings()
+    requests: RequestLimits = RequestLimits()
