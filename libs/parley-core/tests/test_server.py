@@ -54,6 +54,21 @@ async def test_health_and_calls_open_only_after_the_warm_up(servicer):
         await stub.Tokenize(pb.TokenizeRequest())
 
 
+async def test_health_can_be_withdrawn_while_serving_and_at_no_other_time(servicer):
+    async with started(servicer) as (server, channel):
+        await server.report_health(True)
+        assert await health_of(channel) == NOT_SERVING
+        await server.set_serving()
+        await server.report_health(False)
+        assert await health_of(channel) == await health_of(channel, SERVICE) == NOT_SERVING
+        await rpc.TokenizerServiceStub(channel).Tokenize(pb.TokenizeRequest())
+        await server.report_health(True)
+        assert await health_of(channel) == SERVING
+        await server.drain()
+        await server.report_health(True)
+        assert await health_of(channel) == NOT_SERVING
+
+
 async def test_a_drain_lets_running_calls_finish_and_refuses_new_ones(servicer):
     async with started(servicer) as (server, channel):
         await server.set_serving()

@@ -87,6 +87,7 @@ class Server:
         self._edge.refuse("WARMING_UP")
         self._health = health.aio.HealthServicer()
         self._services: list[str] = []
+        self._serving = False
         self._on_drain: list[Hook] = []
         self._on_stop: list[Hook] = []
         self._metrics: WSGIServer | None = None
@@ -191,8 +192,7 @@ class Server:
             PortTakenError: a port is taken or the address is not ours.
         """
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        for service in ("", *self._services):
-            await self._health.set(service, _NOT_SERVING)
+        await self._set_health(_NOT_SERVING)
         reflection.enable_server_reflection(
             (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc
         )
@@ -216,12 +216,26 @@ class Server:
     async def set_serving(self) -> None:
         """Takes calls, and says so."""
         self._edge.refuse(None)
+        self._serving = True
+        await self._set_health(_SERVING)
+
+    async def report_health(self, healthy: bool) -> None:
+        """Tells probes that something every call needs is away, e.g. a store, or back again.
+
+        Calls are taken either way and tell the cause themselves. Changes nothing before the
+        warm-up has ended and once the drain has begun.
+        """
+        if self._serving:
+            await self._set_health(_SERVING if healthy else _NOT_SERVING)
+
+    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for service in ("", *self._services):
-            await self._health.set(service, _SERVING)
+            await self._health.set(service, status)
 
     async def drain(self, hurried: asyncio.Event | None = None) -> None:
         """Takes no new calls; waits for the running ones until ``drain_timeout_s`` or hurried."""
         _log.info("draining", running=self.running, timeout_s=self._settings.drain_timeout_s)
+        self._serving = False
         await self._health.enter_graceful_shutdown()
         self._edge.refuse("DRAINING")
 
