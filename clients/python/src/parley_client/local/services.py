@@ -92,7 +92,11 @@ def plan_services(
         }
         | ({"ENGINE": engine} if engine else {}),
         "vocoder": {"WEIGHTS": str(weights / TTS_FOLDER)},
-        "asr-context": {"WEIGHTS": str(weights / TOKENIZER_FOLDER), "REDIS_URL": redis_url},
+        "asr-context": {
+            "WEIGHTS": str(weights / TOKENIZER_FOLDER),
+            "TEXT_TOKENIZER": str(weights / CHAT_FOLDER),
+            "REDIS__URL": redis_url,
+        },
         GATEWAY: {
             f"STAGES__{each.stage.upper()}__ADDRESS": f"{HOST}:{ports[each.name].rpc}"
             for each in SERVICES
