@@ -49,6 +49,5 @@ for package in libs/* services/* clients/python evals; do
   editable+=(--editable "$package")
 done
 "${pip[@]}" --no-build-isolation --requirement requirements/dev.txt "${editable[@]}"
-# silero-vad declares torchaudio, which Parley does not use: it runs the package's ONNX file with onnxruntime.
 "${pip[@]}" --no-deps --requirement requirements/no-deps.txt
 printf '%s\n' "$state" > "$stamp"

@@ -17,15 +17,15 @@ def settings(weights: Path, *overrides: str) -> VocoderSettings:
 
 
 def test_defaults_are_those_of_the_engine(weights: Path) -> None:
-    assert settings(weights).engine().windows == WindowSettings()
+    assert settings(weights).torch_engine().windows == WindowSettings()
 
 
 def test_settings_reach_the_engine(weights: Path) -> None:
     given = settings(
         weights, "streaming.ramp=[1, 2]", "batch.max_frames=9000", "flow_dtype=bfloat16"
     )
-    assert given.engine().windows.ramp == (1, 2)
-    assert given.engine().max_frames == 9000
+    assert given.torch_engine().windows.ramp == (1, 2)
+    assert given.torch_engine().max_frames == 9000
     assert given.dtype() == torch.bfloat16
 
 

@@ -15,7 +15,7 @@ decoded whole, never on how the tokens were cut into pushes nor on what else run
 aside). Leaving the `async with` block frees the request at once, finished or not.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import TracebackType
@@ -23,7 +23,7 @@ from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from parley_core.errors import InvalidArgument
+from parley_core.errors import FailedPrecondition, InvalidArgument, OutOfRange
 from parley_core.tokens import CODEBOOK_SIZE
 
 MEL_BINS = 80
@@ -88,6 +88,46 @@ def check_ids(ids: Sequence[int] | NDArray[np.int64], field: str) -> None:
             f"is outside 0..{CODEBOOK_SIZE - 1}",
             field=field,
             reason="TOKEN_OUT_OF_RANGE",
+        )
+
+
+def check_push(ids: Sequence[int], *, ended: bool, taken: int, limit: int) -> None:
+    """Raise what `DecodeStream.push` promises.
+
+    Args:
+        ids: about to be pushed.
+        ended: whether `end` was called.
+        taken: tokens pushed before.
+        limit: of one request.
+
+    Raises:
+        InvalidArgument: an id out of range, or tokens after the end.
+        OutOfRange: too many tokens.
+    """
+    check_ids(ids, "tokens")
+    if ended:
+        raise InvalidArgument("tokens after the end of tokens", reason="TOKENS_AFTER_END")
+    if taken + len(ids) > limit:
+        raise OutOfRange(
+            f"more than {limit} tokens in one request",
+            reason="TOO_MANY_TOKENS",
+            metadata={"limit": limit},
+        )
+
+
+def check_end(taken: int) -> None:
+    """Raise InvalidArgument when a request ends before its first token."""
+    if taken == 0:
+        raise InvalidArgument("no tokens to decode", field="tokens", reason="NO_TOKENS")
+
+
+def check_loaded(model: FlowModel, loaded: Collection[FlowModel]) -> None:
+    """Raise FailedPrecondition when a flow model is not loaded."""
+    if model not in loaded:
+        raise FailedPrecondition(
+            f"the flow model {model.name} is not loaded here",
+            reason="FLOW_MODEL_NOT_LOADED",
+            metadata={"loaded": ", ".join(sorted(each.name for each in loaded))},
         )
 
 

@@ -8,18 +8,18 @@ from parley_core.server import Server
 from parley_core.telemetry import ENGINE_RUNNING
 
 from parley_vocoder import service
+from parley_vocoder.config import load_config
 from parley_vocoder.contract import FlowModel
 from parley_vocoder.decoder import Decoder
 from parley_vocoder.engine.torch_engine import TorchEngine
+from parley_vocoder.engine.triton_engine import TritonEngine
 from parley_vocoder.service import VocoderService
 from parley_vocoder.settings import VocoderSettings
 
 
 async def serve(settings: VocoderSettings) -> None:
     """Serves until a signal ends it; SERVING once the weights are loaded and have run."""
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    async with TorchEngine(partial(load_decoders, settings), settings.engine()) as engine:
+    async with _engine(settings) as engine:
         server = Server(settings, name="vocoder")
         server.add(
             vocoder_pb2_grpc.add_VocoderServiceServicer_to_server,
@@ -28,6 +28,22 @@ async def serve(settings: VocoderSettings) -> None:
         )
         ENGINE_RUNNING.labels("vocoder").set_function(lambda: engine.stats().running_requests)
         await server.run(warm_up=engine.warm_up)
+
+
+def _engine(settings: VocoderSettings) -> TorchEngine | TritonEngine:
+    """The engine that the settings choose, not warmed up."""
+    if settings.engine == "torch":
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
+        return TorchEngine(partial(load_decoders, settings), settings.torch_engine())
+    folder = settings.weights / settings.models()[0].value
+    return TritonEngine(
+        settings.triton.address,
+        load_config(folder).sample_rate,
+        settings.models(),
+        settings.torch_engine(),
+        settings.triton.ready_timeout_s,
+    )
 
 
 def load_decoders(settings: VocoderSettings) -> dict[FlowModel, Decoder]:

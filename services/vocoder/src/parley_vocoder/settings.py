@@ -63,6 +63,13 @@ class BatchSection(SettingsSection):
     )
 
 
+class TritonSection(SettingsSection):
+    """The Triton Inference Server that computes, with `engine: triton`."""
+
+    address: str = Field("127.0.0.1:8001", description="host:port of Triton's gRPC endpoint.")
+    ready_timeout_s: float = Field(120.0, gt=0, description="Longest wait for it at start.")
+
+
 class VocoderSettings(ServiceSettings):
     """Runs flow matching and HiFT over gRPC."""
 
@@ -71,6 +78,10 @@ class VocoderSettings(ServiceSettings):
     weights: Path = Field(
         description="A TTS-3B folder: holds CosyVoice-300M-25Hz and CosyVoice-300M-25Hz-Music."
     )
+    engine: Literal["torch", "triton"] = Field(
+        "torch", description="torch: in this process. triton: `python -m parley_vocoder.triton`."
+    )
+    triton: TritonSection = TritonSection()
     flow_models: tuple[Literal["common", "music"], ...] = Field(
         ("common", "music"), min_length=1, description="Which of them to load."
     )
@@ -92,7 +103,7 @@ class VocoderSettings(ServiceSettings):
         """Of the flow."""
         return torch.bfloat16 if self.flow_dtype == "bfloat16" else torch.float32
 
-    def engine(self) -> EngineSettings:
+    def torch_engine(self) -> EngineSettings:
         """As the engine takes it."""
         return EngineSettings(
             windows=self.streaming.windows(),

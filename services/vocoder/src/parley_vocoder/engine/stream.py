@@ -11,13 +11,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import Self
 
-from parley_core.errors import InvalidArgument, OutOfRange, ParleyError
+from parley_core.errors import ParleyError
 
 from parley_vocoder.contract import (
     AudioChunk,
     DecodeRequest,
     Usage,
-    check_ids,
+    check_end,
+    check_push,
 )
 
 # A unary request waits for its whole sound anyway; it yields this long to streams.
@@ -62,15 +63,7 @@ class TorchStream:
 
     async def push(self, ids: Sequence[int]) -> None:
         """See `DecodeStream`."""
-        check_ids(ids, "tokens")
-        if self._ended:
-            raise InvalidArgument("tokens after the end of tokens", reason="TOKENS_AFTER_END")
-        if self.usage.tokens + len(ids) > self._max_tokens:
-            raise OutOfRange(
-                f"more than {self._max_tokens} tokens in one request",
-                reason="TOO_MANY_TOKENS",
-                metadata={"limit": self._max_tokens},
-            )
+        check_push(ids, ended=self._ended, taken=self.usage.tokens, limit=self._max_tokens)
         with self._lock:
             self._inbox.extend(ids)
         self.usage.tokens += len(ids)
@@ -78,8 +71,7 @@ class TorchStream:
 
     def end(self) -> None:
         """See `DecodeStream`."""
-        if self.usage.tokens == 0:
-            raise InvalidArgument("no tokens to decode", field="tokens", reason="NO_TOKENS")
+        check_end(self.usage.tokens)
         with self._lock:
             self._ended = True
         self._wake()

@@ -20,7 +20,7 @@ from typing import Self, TypeVar
 
 import numpy as np
 import torch
-from parley_core.errors import FailedPrecondition, Internal, ParleyError, Unavailable
+from parley_core.errors import Internal, ParleyError, Unavailable
 from parley_core.tokens import GROUP_SIZE
 
 from parley_vocoder.contract import (
@@ -29,6 +29,7 @@ from parley_vocoder.contract import (
     EngineStats,
     FlowModel,
     VoiceConditioning,
+    check_loaded,
 )
 from parley_vocoder.decoder import Decode, Decoder, Excitation
 from parley_vocoder.engine.batch import by_length, choose
@@ -128,12 +129,7 @@ class TorchEngine:
         Raises:
             FailedPrecondition: see `Engine`.
         """
-        if request.flow_model not in self._decoders:
-            raise FailedPrecondition(
-                f"the flow model {request.flow_model.name} is not loaded here",
-                reason="FLOW_MODEL_NOT_LOADED",
-                metadata={"loaded": ", ".join(sorted(model.name for model in self._decoders))},
-            )
+        check_loaded(request.flow_model, self._decoders)
         settings = self._settings
         stream = TorchStream(
             request,

@@ -7,7 +7,7 @@ the work there. Not for: starting Triton (`triton.host`).
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -31,12 +31,16 @@ from parley_vocoder.contract import (
     FlowModel,
     Usage,
     VoiceConditioning,
-    check_ids,
+    check_end,
+    check_loaded,
+    check_push,
 )
+from parley_vocoder.engine.torch_engine import EngineSettings
 from parley_vocoder.triton import wire
 from parley_vocoder.triton.wire import Operation
 
 _READY_POLL_SECONDS = 0.2
+_CLOSE_SECONDS = 1.0
 _ERRORS: dict[str, type[ParleyError]] = {
     "INVALID_ARGUMENT": InvalidArgument,
     "FAILED_PRECONDITION": FailedPrecondition,
@@ -51,11 +55,22 @@ class TritonEngine:
     Args:
         address: host:port of Triton's gRPC endpoint.
         sample_rate: of the weights that Triton serves, Hz.
+        models: the flow models that Triton has loaded.
+        settings: of the engine inside Triton; its limits are told before anything is sent.
         ready_timeout: seconds that `warm_up` waits for Triton.
     """
 
-    def __init__(self, address: str, sample_rate: int, ready_timeout: float) -> None:
+    def __init__(
+        self,
+        address: str,
+        sample_rate: int,
+        models: Collection[FlowModel],
+        settings: EngineSettings,
+        ready_timeout: float,
+    ) -> None:
         self._address = address
+        self._models = models
+        self._settings = settings
         self._ready_timeout = ready_timeout
         self.sample_rate = sample_rate
         self._client: triton.InferenceServerClient | None = None
@@ -116,8 +131,16 @@ class TritonEngine:
         return self._client
 
     def open(self, request: DecodeRequest) -> "TritonStream":
-        """See `Engine`. A flow model that is not loaded shows at the first chunk."""
-        stream = TritonStream(self.client, next(self._ids), request, self._open.discard)
+        """See `Engine`."""
+        check_loaded(request.flow_model, self._models)
+        settings = self._settings
+        stream = TritonStream(
+            self.client,
+            next(self._ids),
+            request,
+            settings.max_whole_tokens if request.whole else settings.max_tokens,
+            self._open.discard,
+        )
         self._open.add(stream)
         return stream
 
@@ -134,22 +157,23 @@ class TritonStream:
         client: triton.InferenceServerClient,
         stream_id: int,
         request: DecodeRequest,
-        on_close: Any,
+        max_tokens: int,
+        on_close: Callable[["TritonStream"], None],
     ) -> None:
         self.usage = Usage()
         self._id = stream_id
+        self._max_tokens = max_tokens
         self._on_close = on_close
         self._ended = False
+        self._finished = False
         # Bounded by the caller's own stream: tokens are small and Triton reads at once.
         self._requests: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self._requests.put_nowait(self._message(Operation.OPEN, _opening(request)))
         self._responses: Any = client.stream_infer(self._outgoing())
 
     async def push(self, ids: Sequence[int]) -> None:
-        """See `DecodeStream`; what only the engine knows shows while iterating."""
-        check_ids(ids, "tokens")
-        if self._ended:
-            raise InvalidArgument("tokens after the end of tokens", reason="TOKENS_AFTER_END")
+        """See `DecodeStream`."""
+        check_push(ids, ended=self._ended, taken=self.usage.tokens, limit=self._max_tokens)
         self.usage.tokens += len(ids)
         if len(ids):
             tokens = {wire.TOKENS: np.asarray(ids, np.int64)}
@@ -157,8 +181,7 @@ class TritonStream:
 
     def end(self) -> None:
         """See `DecodeStream`."""
-        if self.usage.tokens == 0:
-            raise InvalidArgument("no tokens to decode", field="tokens", reason="NO_TOKENS")
+        check_end(self.usage.tokens)
         self._ended = True
         self._requests.put_nowait(self._message(Operation.END, {}))
 
@@ -176,6 +199,7 @@ class TritonStream:
                 final = bool(result.as_numpy(wire.FINAL)[0])
                 yield AudioChunk(samples, int(result.as_numpy(wire.START)[0]), final)
                 if final:
+                    self._finished = True
                     return
         except InferenceServerException as error:
             raise _typed(error) from error
@@ -191,8 +215,19 @@ class TritonStream:
         trace: TracebackType | None,
     ) -> None:
         self._on_close(self)
+        if not self._finished:
+            self._requests.put_nowait(self._message(Operation.CLOSE, {}))
         self._requests.put_nowait(None)
-        self._responses.cancel()
+        # Cancelled at once, Triton may never learn that this stream's first request is in vain.
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                async for _ in self._responses:
+                    pass
+        except (TimeoutError, InferenceServerException):
+            self._responses.cancel()
+        except asyncio.CancelledError:
+            self._responses.cancel()
+            raise
 
     async def _outgoing(self) -> AsyncIterator[dict[str, Any]]:
         while (message := await self._requests.get()) is not None:

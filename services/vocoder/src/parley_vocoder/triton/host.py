@@ -13,6 +13,7 @@ import shutil
 import sys
 import sysconfig
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from parley_core.settings import load_settings
@@ -65,8 +66,23 @@ def _quoted(settings: VocoderSettings) -> str:
     return f'"{escaped}"'
 
 
-def find_server(folder: Path) -> tuple[Path, Path | None]:
-    """The server's binary and its backend folder; None leaves the binary's own default.
+@dataclass(frozen=True)
+class TritonServer:
+    """Where a server is.
+
+    Attributes:
+        binary: the server.
+        backends: its backend folder; None leaves the binary's own default.
+        libraries: what its processes need besides the system's, or None.
+    """
+
+    binary: Path
+    backends: Path | None = None
+    libraries: Path | None = None
+
+
+def find_server(folder: Path) -> TritonServer:
+    """Looks on PATH, then in nvidia-pytriton.
 
     Args:
         folder: where to put a backend folder together, if need be.
@@ -76,7 +92,7 @@ def find_server(folder: Path) -> tuple[Path, Path | None]:
     """
     on_path = shutil.which("tritonserver")
     if on_path is not None:
-        return Path(on_path), None
+        return TritonServer(Path(on_path))
     package = importlib.util.find_spec("pytriton")
     if package is None or package.origin is None:
         raise FileNotFoundError(_NEEDED)
@@ -90,7 +106,8 @@ def find_server(folder: Path) -> tuple[Path, Path | None]:
     shutil.copy2(stub, backend)
     for file in (backend / stub.name, carried / "bin" / "tritonserver"):
         file.chmod(0o755)
-    return carried / "bin" / "tritonserver", folder
+    libraries = carried.parent.parent / "nvidia_pytriton.libs"
+    return TritonServer(carried / "bin" / "tritonserver", folder, libraries)
 
 
 def main(arguments: list[str]) -> None:
@@ -103,21 +120,23 @@ def main(arguments: list[str]) -> None:
     settings = load_settings(VocoderSettings, rest)
     work = Path(tempfile.mkdtemp(prefix="parley-triton-"))
     try:
-        server, backends = find_server(work / "backends")
+        server = find_server(work / "backends")
     except FileNotFoundError as error:
         sys.exit(f"vocoder: {error}")
     write_repository(work / "models", settings)
     # The stub must find this very Python's library and packages, or it mixes two and crashes.
-    library = sysconfig.get_config_var("LIBDIR")
+    libraries = (
+        sysconfig.get_config_var("LIBDIR"),
+        server.libraries,
+        os.environ.get("LD_LIBRARY_PATH"),
+    )
     environment = os.environ | {
-        "LD_LIBRARY_PATH": os.pathsep.join(
-            filter(None, (library, os.environ.get("LD_LIBRARY_PATH")))
-        ),
+        "LD_LIBRARY_PATH": os.pathsep.join(str(path) for path in libraries if path),
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""))),
     }
     command = [
-        str(server),
+        str(server.binary),
         f"--model-repository={work / 'models'}",
         f"--http-address={settings.host}",
         f"--http-port={ports.http_port}",
@@ -126,6 +145,6 @@ def main(arguments: list[str]) -> None:
         f"--metrics-port={ports.metrics_port}",
         "--exit-on-error=true",
     ]
-    if backends is not None:
-        command.append(f"--backend-directory={backends}")
-    os.execve(server, command, environment)  # noqa: S606 - the server is to be this process
+    if server.backends is not None:
+        command.append(f"--backend-directory={server.backends}")
+    os.execve(server.binary, command, environment)  # noqa: S606 - the server is to be this process

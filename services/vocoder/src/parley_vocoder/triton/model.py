@@ -17,7 +17,13 @@ import torch
 import triton_python_backend_utils as pb_utils
 from parley_core.errors import ParleyError
 
-from parley_vocoder.contract import DecodeRequest, DecodeStream, FlowModel, VoiceConditioning
+from parley_vocoder.contract import (
+    AudioChunk,
+    DecodeRequest,
+    DecodeStream,
+    FlowModel,
+    VoiceConditioning,
+)
 from parley_vocoder.engine.torch_engine import TorchEngine
 from parley_vocoder.server import load_decoders
 from parley_vocoder.settings import VocoderSettings
@@ -38,8 +44,9 @@ class TritonPythonModel:
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         self._loop = asyncio.new_event_loop()
-        self._engine = TorchEngine(lambda: load_decoders(settings), settings.engine())
+        self._engine = TorchEngine(lambda: load_decoders(settings), settings.torch_engine())
         self._streams: dict[int, DecodeStream] = {}
+        self._answers: dict[int, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -72,56 +79,52 @@ class TritonPythonModel:
                 _fail(sender, error)
                 return
             self._streams[stream_id] = stream
-            self._start(self._answer(stream_id, stream, sender))
+            self._answers[stream_id] = self._start(self._answer(stream_id, stream, sender))
         else:
             self._start(self._take(operation, stream_id, request, sender))
 
-    def _start(self, work: Any) -> None:
-        task = self._loop.create_task(work)
+    def _start(self, work: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _take(self, operation: Operation, stream_id: int, request: Any, sender: Any) -> None:
-        # A stream that has failed or left takes no more tokens; its OPEN has told why.
+        # A stream that has failed or left takes nothing more; its OPEN has told why.
         stream = self._streams.get(stream_id)
         try:
-            if stream is not None and operation is Operation.TOKENS:
+            if stream is None:
+                pass
+            elif operation is Operation.TOKENS:
                 await stream.push(_tensor(request, wire.TOKENS).tolist())
-            elif stream is not None:
+            elif operation is Operation.END:
                 stream.end()
+            else:
+                self._answers[stream_id].cancel()
         except ParleyError as error:
             _fail(sender, error)
             return
         sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     async def _answer(self, stream_id: int, stream: DecodeStream, sender: Any) -> None:
+        failure: ParleyError | None = None
         try:
             async with stream, asyncio.TaskGroup() as group:
                 watch = group.create_task(_until_cancelled(sender))
-                try:
-                    async for chunk in stream:
-                        sender.send(
-                            pb_utils.InferenceResponse(
-                                [
-                                    _output(wire.SAMPLES, torch.from_numpy(chunk.samples)),
-                                    _output(wire.START, torch.tensor([chunk.start])),
-                                    _output(wire.FINAL, torch.tensor([int(chunk.final)]).int()),
-                                    _output(
-                                        wire.COMPUTE_SECONDS,
-                                        torch.tensor([stream.usage.compute_seconds]).float(),
-                                    ),
-                                ]
-                            )
-                        )
-                finally:
-                    watch.cancel()
-            sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+                async for chunk in stream:
+                    sender.send(_response(chunk, stream.usage.compute_seconds))
+                watch.cancel()
         except* ParleyError as errors:
-            _fail(sender, errors.exceptions[0])
+            failure = next(error for error in errors.exceptions if isinstance(error, ParleyError))
         except* _CancelledByCallerError:
-            sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            pass
         finally:
-            del self._streams[stream_id]
+            # Whatever happened, Triton waits for this answer before it can unload the model.
+            del self._streams[stream_id], self._answers[stream_id]
+            if failure is None:
+                sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            else:
+                _fail(sender, failure)
 
 
 class _CancelledByCallerError(Exception):
@@ -130,7 +133,7 @@ class _CancelledByCallerError(Exception):
 
 async def _until_cancelled(sender: Any) -> None:
     """Raises when the caller has left. Triton tells only when asked."""
-    while not sender.is_cancelled():
+    while not sender.is_cancelled():  # noqa: ASYNC110 - there is nothing to wait on
         await asyncio.sleep(0.05)
     raise _CancelledByCallerError
 
@@ -138,6 +141,17 @@ async def _until_cancelled(sender: Any) -> None:
 def _tensor(request: Any, name: str) -> torch.Tensor:
     tensor = pb_utils.get_input_tensor_by_name(request, name)
     return torch.from_dlpack(tensor.to_dlpack())
+
+
+def _response(chunk: AudioChunk, compute_seconds: float) -> Any:
+    return pb_utils.InferenceResponse(
+        [
+            _output(wire.SAMPLES, torch.from_numpy(chunk.samples)),
+            _output(wire.START, torch.tensor([chunk.start])),
+            _output(wire.FINAL, torch.tensor([int(chunk.final)]).int()),
+            _output(wire.COMPUTE_SECONDS, torch.tensor([compute_seconds]).float()),
+        ]
+    )
 
 
 def _output(name: str, values: torch.Tensor) -> Any:
@@ -160,6 +174,6 @@ def _decode_request(request: Any) -> DecodeRequest:
 
 def _fail(sender: Any, error: ParleyError) -> None:
     """Answers with the error's reason in front of its text, for the client to take apart."""
-    text = f"{error.code.name}:{error.reason}: {error}"
+    text = f"{error.code.name}:{error.reason}: {error.message}"
     response = pb_utils.InferenceResponse(error=pb_utils.TritonError(text))
     sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)

@@ -2,9 +2,9 @@
 
 One stream of a caller is one bidirectional gRPC stream of Triton. Its first inference request is
 OPEN and carries voice and seed; its decoupled responses are the stream's chunks. TOKENS and END
-follow under the same stream id and answer nothing. When the gRPC stream ends early, Triton marks
-OPEN as cancelled and the model closes the engine's stream. A seed is an unsigned 64-bit number that
-travels as the signed one with the same bits.
+follow under the same stream id and answer nothing. CLOSE ends OPEN early. When a client vanishes,
+Triton marks OPEN as cancelled and the model closes the engine's stream by itself. A seed is an
+unsigned 64-bit number that travels as the signed one with the same bits.
 """
 
 from enum import IntEnum
@@ -38,6 +38,7 @@ class Operation(IntEnum):
     OPEN = 0
     TOKENS = 1
     END = 2
+    CLOSE = 3
 
 
 # name: (Triton data type, dimensions)
