@@ -66,12 +66,6 @@ def test_the_answer_is_told_with_tokens_timings_and_honesty(asked):
     assert 0 < told["timings"]["first_audio_s"] <= told["timings"]["total_s"]
 
 
-def test_the_stages_overlap(asked):
-    stages = asked[0]["timings"]["stages"]
-    assert stages["vocoder"]["first_output_s"] < stages["tts"]["end_s"]
-    assert stages["tts"]["start_s"] < stages["chat"]["end_s"]
-
-
 def test_the_timeline_draws_every_stage(asked):
     _, _, page = asked
     text = page.read_text()

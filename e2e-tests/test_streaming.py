@@ -9,7 +9,7 @@ import itertools
 
 import pytest
 from constellation import QUESTION, Constellation
-from parley_client import AudioChunk, Client, TextDelta
+from parley_client import AudioChunk, Client, ConversationConfig, TextDelta
 
 pytestmark = pytest.mark.e2e
 
@@ -21,7 +21,7 @@ def paced(constellation, tmp_path_factory):
         {
             "PARLEY_CHAT_LLM_ENGINE": "simulator",
             "PARLEY_CHAT_LLM_SIMULATOR__TOKENS_PER_SECOND": "20",
-            "PARLEY_CHAT_LLM_SIMULATOR__REPLY_TOKENS": "100",
+            "PARLEY_CHAT_LLM_SIMULATOR__REPLY_TOKENS": "160",
         },
     )
     up = made.parley("up", "--weights", constellation.status()["weights"])
@@ -32,11 +32,13 @@ def paced(constellation, tmp_path_factory):
 
 async def test_first_audio_leaves_before_the_chat_reply_is_complete(paced):
     async with Client(paced.address) as client:
-        answer = await client.ask(QUESTION).collect()
+        answer = await client.ask(QUESTION, config=ConversationConfig(seed=1)).collect()
     stages = {stage.name: stage for stage in answer.finished.latency.stages}
-    # On the gateway's clock: five seconds of writing, and sound long before.
-    assert stages["chat"].end_s > 4.0
+    # On the gateway's clock: eight seconds of writing, and sound long before.
+    assert stages["chat"].end_s > 7.0
     assert 0 < answer.finished.latency.first_audio_s < stages["chat"].end_s - 1.0
+    assert stages["tts"].first_output_s < stages["chat"].end_s
+    assert stages["vocoder"].first_output_s < stages["tts"].end_s
     # And as it came here: text goes on after the first audio.
     arrivals = [event for event in answer.events if isinstance(event, TextDelta | AudioChunk)]
     after = itertools.dropwhile(lambda event: isinstance(event, TextDelta), arrivals)

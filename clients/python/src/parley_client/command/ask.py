@@ -112,17 +112,20 @@ async def _show(stream: AnswerStream, *, quiet: bool) -> Answer:
     if quiet:
         return await stream.collect()
     shown = False
-    with err.status("Waiting for the answer") as status:
-        async for event in stream:
-            events.append(event)
-            if isinstance(event, TextDelta):
-                if not shown:
-                    status.stop()
-                    out.print("answer  ", style="bold", end="")
-                    shown = True
-                out.print(clean(event.text), markup=False, end="")
-    if shown:
-        out.print()
+    try:
+        with err.status("Waiting for the answer") as status:
+            async for event in stream:
+                events.append(event)
+                if isinstance(event, TextDelta):
+                    if not shown:
+                        status.stop()
+                        out.print("answer  ", style="bold", end="")
+                        shown = True
+                    out.print(clean(event.text), markup=False, end="")
+    finally:
+        # The line of an error that comes now has a line of its own.
+        if shown:
+            out.print()
     return assemble(events)
 
 

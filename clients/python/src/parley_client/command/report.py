@@ -18,7 +18,7 @@ STUB_NOTE = (
 )
 
 _FULL_SCALE = 32768
-_BAR = 20
+_BAR = 16
 
 
 def audio_json(samples: Samples, sample_rate: int, path: Path | None) -> dict[str, Any]:
