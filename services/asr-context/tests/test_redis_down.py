@@ -8,7 +8,7 @@ from parley_asr_context.history import History
 from parley_asr_context.keys import SessionName
 from parley_asr_context.redis_store import Store
 from parley_asr_context.sessions import Sessions
-from parley_asr_context.token_counter import MessageCounter, utf8_upper_bound
+from parley_asr_context.token_counter import ByteCounter
 from parley_asr_context.transcription_queue import TranscriptionQueue
 from parley_asr_context.turns import Draft, TranscriptState, Turns
 from parley_asr_context.worker import TranscriptionWorker, WorkerConfig
@@ -32,7 +32,7 @@ async def test_no_acknowledged_turn_is_lost_when_redis_is_killed_and_comes_back(
     store = Store.connect(server.url, retries=1, timeout_s=1)
     assert await store.check(), "the fixture runs with the append-only file on"
     turns, queue = Turns(store, max_turns=999, audio_ttl=60), TranscriptionQueue(store)
-    history = History(turns, queue, MessageCounter(utf8_upper_bound), requeue_after=60)
+    history = History(turns, queue, ByteCounter(), requeue_after=60)
     await Sessions(store).create(NAME, ttl=60)
     acknowledged = []
     for i in range(30):

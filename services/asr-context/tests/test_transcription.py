@@ -7,7 +7,7 @@ from context_redis import eventually
 from parley_asr_context.history import History
 from parley_asr_context.keys import TRANSCRIPTION_DEAD
 from parley_asr_context.sessions import Sessions
-from parley_asr_context.token_counter import MessageCounter, utf8_upper_bound
+from parley_asr_context.token_counter import ByteCounter
 from parley_asr_context.transcription_queue import TranscriptionQueue
 from parley_asr_context.turns import Draft, TranscriptState, Turns
 from parley_asr_context.worker import TranscriptionWorker, WorkerConfig
@@ -23,7 +23,7 @@ class Rig:
         self.store, self.name = store, name
         self.turns = Turns(store, max_turns=99, audio_ttl=60)
         self.queue = TranscriptionQueue(store)
-        counter = MessageCounter(utf8_upper_bound)
+        counter = ByteCounter()
         self.history = History(self.turns, self.queue, counter, requeue_after=0.0)
 
     def worker(self, consumer, transcriber):

@@ -1,1 +1,1 @@
-"""Paraformer-online: streaming front end and SANM encoder of a FunASR folder."""
+"""Paraformer-online: streaming front end, SANM encoder and decoding of a FunASR folder."""

@@ -10,18 +10,20 @@ from parley.context.v1 import context_pb2_grpc
 from parley_core.errors import Unavailable
 from parley_core.logging import get_logger
 from parley_core.server import Server
+from parley_core.settings import SettingsError
 from parley_core.telemetry import ENGINE_QUEUED, ENGINE_RUNNING
-from step1.text_tokenizer import TextTokenizer
+from step1.text_tokenizer import TextTokenizer, TokenizerError
 
 from parley_asr_context import service
 from parley_asr_context.engine.recognizer import RecognizerEngine
 from parley_asr_context.history import History
 from parley_asr_context.leases import Leases
+from parley_asr_context.prompt import TokenCounter
 from parley_asr_context.redis_store import Store
 from parley_asr_context.service import ContextService
 from parley_asr_context.sessions import Sessions
 from parley_asr_context.settings import AsrContextSettings, RedisSettings
-from parley_asr_context.token_counter import MessageCounter, utf8_upper_bound
+from parley_asr_context.token_counter import ByteCounter, ChatTokenCounter
 from parley_asr_context.transcription_queue import TranscriptionQueue
 from parley_asr_context.turns import Turns
 from parley_asr_context.worker import TranscriptionWorker, WorkerConfig
@@ -164,8 +166,10 @@ def _load(settings: AsrContextSettings) -> Recognizer:
     return Recognizer.load(find_checkpoint(settings.weights), device=settings.device)
 
 
-def _counter(settings: AsrContextSettings) -> MessageCounter:
+def _counter(settings: AsrContextSettings) -> TokenCounter:
     if settings.text_tokenizer is None:
-        return MessageCounter(utf8_upper_bound)
-    tokenizer = TextTokenizer.load(settings.text_tokenizer)
-    return MessageCounter(lambda text: len(tokenizer.encode_text(text)))
+        return ByteCounter()
+    try:
+        return ChatTokenCounter(TextTokenizer.load(settings.text_tokenizer))
+    except TokenizerError as error:
+        raise SettingsError(f"text_tokenizer: {error}") from None

@@ -146,7 +146,7 @@ def draft(request: context_pb2.AppendTurnRequest, limits: RequestLimits) -> Draf
         generated_text=generated,
         heard_text=heard,
         functions=tuple(
-            _message(message, f"turn.function_messages[{index}]", limits)
+            _function_message(message, f"turn.function_messages[{index}]", limits)
             for index, message in enumerate(turn.function_messages)
         ),
         status=ended,
@@ -302,15 +302,31 @@ def _turn_pcm(
     return np.frombuffer(float_to_pcm16(samples), "<i2")
 
 
-def _message(message: message_pb2.Message, field: str, limits: RequestLimits) -> Message:
-    if message.role not in _ROLES:
-        raise InvalidArgument(
-            f"{field}.role is unknown", field=f"{field}.role", reason="ROLE_UNKNOWN"
-        )
+def _function_message(message: message_pb2.Message, field: str, limits: RequestLimits) -> Message:
+    """What stands between the user's words and the reply: the model's calls, and results.
+
+    Anything else would make each later prompt one that chat-llm refuses.
+    """
+    role = _ROLES.get(message.role)
     parts = tuple(
         _part(part, f"{field}.parts[{index}]", limits) for index, part in enumerate(message.parts)
     )
-    return Message(_ROLES[message.role], parts)
+    match role:
+        case Role.ASSISTANT:
+            fits = not any(isinstance(part, FunctionResult) for part in parts)
+        case Role.FUNCTION:
+            fits = all(isinstance(part, FunctionResult) for part in parts)
+        case _:
+            raise InvalidArgument(
+                f"{field}.role must be ASSISTANT or FUNCTION",
+                field=f"{field}.role",
+                reason="ROLE_UNFIT",
+            )
+    if not fits:
+        raise InvalidArgument(
+            f"{field}.parts do not fit its role", field=f"{field}.parts", reason="PART_UNFIT"
+        )
+    return Message(role, parts)
 
 
 def _part(part: message_pb2.Part, field: str, limits: RequestLimits) -> Part:
