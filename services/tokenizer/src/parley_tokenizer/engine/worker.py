@@ -198,8 +198,9 @@ class TokenizerEngine:
             _log.exception("step_failed", streams=len(requests))
             self._tell(requests, error)
         else:
-            for request, each in zip(requests, codes, strict=True):
-                self._call_soon(_resolve, request.answer, each)
+            # One callback: streams that wake together come back together, as one batch.
+            answers = [request.answer for request in requests]
+            self._call_soon(_resolve, list(zip(answers, codes, strict=True)))
 
     def _tell(self, requests: Sequence[_Request], error: Exception) -> None:
         for request in requests:
@@ -243,9 +244,10 @@ class _Stream:
         return await self._engine.submit(Work(self._slot, audio))
 
 
-def _resolve(answer: "asyncio.Future[Codes]", codes: Codes) -> None:
-    if not answer.done():
-        answer.set_result(codes)
+def _resolve(answers: "Sequence[tuple[asyncio.Future[Codes], Codes]]") -> None:
+    for answer, codes in answers:
+        if not answer.done():
+            answer.set_result(codes)
 
 
 def _fail(answer: "asyncio.Future[Codes]", error: Exception) -> None:
