@@ -8,8 +8,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from context_redis import RedisServer
-from paraformer.asr import PUBLISHED_FOLDER
+from context_rig import context_server, settings
+from paraformer.asr import PUBLISHED_FOLDER, Recognizer, find_checkpoint
 from paraformer.seeded import write_seeded
+from parley.context.v1 import context_pb2 as pb
+from parley.context.v1 import context_pb2_grpc
 from parley_asr_context.keys import SessionName
 from parley_asr_context.redis_store import Store
 
@@ -46,3 +49,24 @@ def name():
 @pytest.fixture
 def pcm():
     return np.arange(1600, dtype=np.int16)
+
+
+@pytest.fixture(scope="session")
+def recognizer(weights):
+    return Recognizer.load(find_checkpoint(weights))
+
+
+@pytest.fixture
+async def channel(redis_server, weights, recognizer):
+    async with context_server(settings(redis_server.url, weights), recognizer) as (_, channel):
+        yield channel
+
+
+@pytest.fixture
+def stub(channel):
+    return context_pb2_grpc.ContextServiceStub(channel)
+
+
+@pytest.fixture
+async def session(stub):
+    return (await stub.CreateSession(pb.CreateSessionRequest(tenant="acme"))).name

@@ -1,0 +1,134 @@
+"""What the service does when Redis, a worker or a caller goes away."""
+
+import asyncio
+
+import pytest
+from context_redis import RedisServer, eventually
+from context_rig import PCM, SPEECH, TOKENS, append, context_server, settings
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from parley.audio.v1 import audio_pb2
+from parley.context.v1 import context_pb2 as pb
+from parley.context.v1 import context_pb2_grpc
+from parley_asr_context.engine.recognizer import RecognizerEngine
+from parley_asr_context.server import ContextServer
+from parley_core.testing import rpc_fails
+
+pytestmark = pytest.mark.contract
+
+
+async def test_redis_killed_and_back_is_told_by_calls_and_health_and_loses_no_turn(
+    tmp_path, weights, recognizer
+):
+    redis = RedisServer(tmp_path)
+    redis.start()
+    configured = settings(redis.url, weights)
+    try:
+        async with context_server(configured, recognizer, watch=True) as (_, channel):
+            stub = context_pb2_grpc.ContextServiceStub(channel)
+            health = health_pb2_grpc.HealthStub(channel)
+
+            async def status():
+                return (await health.Check(health_pb2.HealthCheckRequest())).status
+
+            assert await status() == health_pb2.HealthCheckResponse.SERVING
+            made = await stub.CreateSession(pb.CreateSessionRequest(tenant="t"))
+            session = made.name
+            await append(stub, session, "kept", pcm=SPEECH.tobytes())
+            redis.kill()
+            async with rpc_fails("REDIS_UNAVAILABLE") as down:
+                await append(stub, session, "refused", user_text="x")
+            assert down.error.retry_after > 0
+            await eventually(lambda: _is(status, health_pb2.HealthCheckResponse.NOT_SERVING))
+            transcribed = await stub.Transcribe(
+                pb.TranscribeRequest(format=PCM, content=SPEECH.tobytes())
+            )
+            assert transcribed.text, "what needs no Redis goes on"
+            await asyncio.to_thread(redis.start)
+            await eventually(lambda: _is(status, health_pb2.HealthCheckResponse.SERVING))
+            turn = await append(stub, session, "kept", generated_text="a", wait=10)
+            assert turn.transcript_state == pb.TRANSCRIPT_STATE_DONE
+            turns = (await stub.ListTurns(pb.ListTurnsRequest(session=session))).turns
+            assert [turn.turn_id for turn in turns] == ["kept"]
+    finally:
+        redis.kill()
+
+
+async def _is(ask, wanted):
+    return await ask() == wanted
+
+
+async def test_a_turn_taken_by_a_server_that_died_gets_its_text_from_another(
+    redis_server, weights, recognizer
+):
+    without = settings(redis_server.url, weights, transcription={"workers": 0})
+    async with context_server(without, recognizer) as (context, channel):
+        stub = context_pb2_grpc.ContextServiceStub(channel)
+        session = (await stub.CreateSession(pb.CreateSessionRequest(tenant="t"))).name
+        turn = await append(
+            stub,
+            session,
+            "t",
+            pcm=SPEECH.tobytes(),
+            wait=0.05,
+            user_audio=audio_pb2.AudioTokens(ids=TOKENS),
+        )
+        assert turn.transcript_state == pb.TRANSCRIPT_STATE_PENDING
+        assert list(turn.user_audio.ids) == TOKENS
+        prompt = await stub.BuildPrompt(pb.BuildPromptRequest(session=session, token_budget=99))
+        assert (prompt.audio_turns, list(prompt.messages[0].parts[0].audio.ids)) == (1, TOKENS)
+        assert await context.queue.take("killed", block=1), "taken, and never acknowledged"
+    async with context_server(settings(redis_server.url, weights), recognizer) as (_, channel):
+        stub = context_pb2_grpc.ContextServiceStub(channel)
+        turn = await append(stub, session, "t", generated_text="x", wait=10)
+        assert turn.transcript_state == pb.TRANSCRIPT_STATE_DONE
+
+
+async def test_a_cancelled_transcription_frees_the_engine(redis_server, weights, recognizer):
+    configured = settings(
+        redis_server.url, weights, requests={"max_recording_s": 400}, transcription={"workers": 0}
+    )
+    async with context_server(configured, recognizer) as (context, channel):
+        stub = context_pb2_grpc.ContextServiceStub(channel)
+        content = bytes(32000 * 300)
+        call = stub.Transcribe(pb.TranscribeRequest(format=PCM, content=content))
+
+        async def busy():
+            return context._engine.running
+
+        await eventually(busy)
+        call.cancel()
+
+        async def idle():
+            return context._engine.running == 0
+
+        await eventually(idle, timeout=1)
+        found = await stub.Transcribe(pb.TranscribeRequest(format=PCM, content=content[:3200]))
+        assert found.audio_duration.ToMilliseconds() == 100
+
+
+async def test_a_server_that_must_not_lose_turns_refuses_a_redis_that_may(
+    redis_server, weights, recognizer
+):
+    configured = settings(redis_server.url, weights, redis={"require_append_only": True})
+    async with RecognizerEngine(lambda: recognizer, threads=1) as engine:
+        context = ContextServer(configured, engine)
+        await context.warm_up()
+        await context.store.client.config_set("appendonly", "no")
+        try:
+            with pytest.raises(RuntimeError, match="append-only"):
+                await context.warm_up()
+        finally:
+            await context.store.client.config_set("appendonly", "yes")
+            await context.store.aclose()
+
+
+async def test_a_start_waits_for_redis_as_long_as_it_was_told(tmp_path, weights, recognizer):
+    redis = RedisServer(tmp_path)
+    configured = settings(redis.url, weights, redis={"start_timeout_s": 30})
+    async with RecognizerEngine(lambda: recognizer, threads=1) as engine:
+        context = ContextServer(configured, engine)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(context.warm_up())
+            await asyncio.to_thread(redis.start)
+        redis.kill()
+        await context.store.aclose()
