@@ -66,6 +66,9 @@ async def test_a_killed_service_costs_typed_errors_and_nothing_else(constellatio
         # The first may have begun before the kill.
         await asker.answered(2, RECOVERY_S)
         asking.cancel()
+    print(f"{service}: {sorted({(each.code, each.reason) for each in asker.errors})}")
+    # Redis is back before a question needs it; the others load for seconds and are missed.
+    assert asker.errors or service == "redis"
     for error in asker.errors:
         assert error.code in ("UNAVAILABLE", "ABORTED", "FAILED_PRECONDITION"), error
         assert error.reason, error

@@ -7,6 +7,7 @@ seconds since the question was sent, on this machine's clock. Leaving the stream
 call on the server.
 """
 
+import os
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from parley.conversation.v1 import conversation_pb2, speech_pb2
 
 from parley_client.errors import ServerError, typed_errors
 from parley_client.latency import Latency, Usage, seconds
-from parley_client.recording import Samples
+from parley_client.recording import Samples, write_wav
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,14 @@ class Answer:
         """Seconds of audio."""
         rate = self.started.sample_rate
         return len(self.samples) / rate if rate else 0.0
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the audio as a mono PCM16 WAV file.
+
+        Raises:
+            BadRecording: FILE_UNWRITABLE.
+        """
+        write_wav(path, self.samples, self.started.sample_rate)
 
 
 class AnswerStream:

@@ -1,5 +1,6 @@
 """Spoken text: the stream of a synthesis, and as a whole."""
 
+import os
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from parley.conversation.v1 import speech_pb2
 from parley_client.answer import AudioChunk, audio_chunk
 from parley_client.errors import ServerError, typed_errors
 from parley_client.latency import Latency, Usage
-from parley_client.recording import Samples
+from parley_client.recording import Samples, write_wav
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,14 @@ class Speech:
     def duration_s(self) -> float:
         """Seconds of audio."""
         return len(self.samples) / self.sample_rate
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the audio as a mono PCM16 WAV file.
+
+        Raises:
+            BadRecording: FILE_UNWRITABLE.
+        """
+        write_wav(path, self.samples, self.sample_rate)
 
 
 class SpeechStream:

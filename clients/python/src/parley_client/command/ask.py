@@ -29,7 +29,7 @@ from parley_client.command.report import (
     timings_json,
 )
 from parley_client.config import ConversationConfig, Function
-from parley_client.recording import Recording, write_wav
+from parley_client.recording import Recording
 from parley_client.timeline.page import write_timeline
 
 
@@ -96,7 +96,7 @@ def ask(
 
     answer = run(work())
     if output is not None:
-        write_wav(output, answer.samples, answer.started.sample_rate)
+        answer.save(output)
     if timeline is not None:
         write_timeline(timeline, answer, recording, text)
     if as_json:

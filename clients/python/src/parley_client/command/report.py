@@ -75,7 +75,7 @@ def latency_table(latency: Latency) -> Table:
         table.add_row(
             stage.name,
             *(f"{1000 * each:.0f}" for each in (stage.start_s, stage.first_output_s, stage.end_s)),
-            f"{stage.outputs} {stage.unit}".strip() if stage.outputs else "",
+            f"{stage.outputs} {stage.unit}" if stage.unit else "",
             _bar(stage.start_s, stage.first_output_s, stage.end_s, whole),
         )
     return table

@@ -19,7 +19,7 @@ from parley_client.command.connection import (
 )
 from parley_client.command.console import UsageError, clean, err, out, print_json, run
 from parley_client.command.report import audio_json, audio_line, latency_line, latency_table
-from parley_client.recording import Recording, write_wav
+from parley_client.recording import Recording
 from parley_client.speech import Speech
 from parley_client.voices import Transcript
 
@@ -63,7 +63,7 @@ def say(
                     return await stream.collect()
 
     speech = run(work())
-    write_wav(output, speech.samples, speech.sample_rate)
+    speech.save(output)
     if as_json:
         print_json(
             {

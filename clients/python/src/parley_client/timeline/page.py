@@ -90,7 +90,7 @@ def render(answer: Answer, question: Recording | None, text: str | None) -> str:
 
 def _stage_row(stage: Stage) -> Row:
     title = _TITLES.get(stage.name, stage.name)
-    count = f"{stage.outputs:,} {stage.unit}".strip() if stage.outputs else ""
+    count = f"{stage.outputs:,} {stage.unit}" if stage.unit else ""
     return Row(
         title,
         (
@@ -176,7 +176,7 @@ def _table_row(stage: Stage) -> str:
     cells = [
         _TITLES.get(stage.name, stage.name),
         *(f"{1000 * each:.1f}" for each in (stage.start_s, stage.first_output_s, stage.end_s)),
-        f"{stage.outputs:,} {stage.unit}",
+        f"{stage.outputs:,} {stage.unit}" if stage.unit else "",
     ]
     return "<tr>" + "".join(f"<td>{escape(each)}</td>" for each in cells) + "</tr>"
 
