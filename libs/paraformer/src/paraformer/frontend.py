@@ -186,7 +186,7 @@ class Frontend(nn.Module):
         before = torch.cat([frames[..., :1], frames[..., :-1]], dim=2)
         frames = (frames - _PREEMPHASIS * before) * self.window
         spectrum = torch.fft.rfft(frames, n=self._fft_size)
-        power = torch.view_as_real(spectrum).square().sum(dim=-1)
+        power = spectrum.real.square() + spectrum.imag.square()
         floor = torch.finfo(torch.float32).eps
         energies: Tensor = power[..., :-1] @ self.filters
         return energies.clamp(min=floor).log()

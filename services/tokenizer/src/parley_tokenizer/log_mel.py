@@ -108,7 +108,8 @@ class LogMelSlots:
 def _frames(signal: npt.NDArray[np.float32]) -> Features:
     """``[B, N]`` without further padding to ``[B, 128, (N - 400) // 160 + 1]``."""
     frames = torch.from_numpy(signal).unfold(1, _WINDOW, HOP) * _HANN
-    power = torch.view_as_real(torch.fft.rfft(frames)).square().sum(dim=-1)
+    spectrum = torch.fft.rfft(frames)
+    power = spectrum.real.square() + spectrum.imag.square()
     energies: Features = (power @ _FILTERS).clamp_(min=_FLOOR).log10_().transpose(1, 2).numpy()
     return energies
 
