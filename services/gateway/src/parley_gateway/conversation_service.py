@@ -1,5 +1,6 @@
 """The gRPC edge of ConversationService: checks requests, translates, and nothing else."""
 
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -13,7 +14,7 @@ from parley_gateway import messages
 from parley_gateway.microphone import Microphone
 from parley_gateway.names import check_session_name, new_id
 from parley_gateway.opening import open_conversation
-from parley_gateway.session import SessionRunner
+from parley_gateway.session import Request, Response, SessionRunner
 from parley_gateway.settings import GatewaySettings
 from parley_gateway.stages.bundle import Stages
 from parley_gateway.vad import SileroVad, SpeechDetector
@@ -113,7 +114,17 @@ class ConversationService(conversation_pb2_grpc.ConversationServiceServicer):
         context: Context,
     ) -> None:
         """Holds a conversation."""
-        requests = aiter(request_iterator)
+        await self.converse(aiter(request_iterator), context.write)
+
+    async def converse(
+        self, requests: AsyncIterator[Request], write: Callable[[Response], Awaitable[None]]
+    ) -> None:
+        """Holds a conversation of the current tenant, whatever carries its messages.
+
+        Raises:
+            ParleyError: The stream could not begin, or ended in an error (possibly inside an
+                ExceptionGroup).
+        """
         first = await anext(requests, None)
         if first is None or first.WhichOneof("event") != "setup":
             raise FailedPrecondition(
@@ -137,7 +148,7 @@ class ConversationService(conversation_pb2_grpc.ConversationServiceServicer):
             self._stages,
             self._settings,
             microphone,
-            context.write,
+            write,
             turn_prefix=new_id("t") + "-",
         )
         self._runners.add(runner)
