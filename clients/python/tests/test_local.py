@@ -142,6 +142,7 @@ def test_every_service_is_told_its_own_ports_and_the_gateway_all_addresses(tmp_p
     ports = {name: Ports(1000 + index, 2000 + index) for index, name in enumerate(NAMES)}
     planned = plan_services(
         python="python",
+        lm_python="vllm-python",
         ports=ports,
         weights=tmp_path,
         redis_url="redis://r",
@@ -151,9 +152,35 @@ def test_every_service_is_told_its_own_ports_and_the_gateway_all_addresses(tmp_p
     )
     by_name = {each.name: each for each in planned}
     assert by_name["chat-llm"].env["PARLEY_CHAT_LLM_PORT"] == "1001"
+    assert {each.argv[0] for each in planned} == {"python", "vllm-python"}
+    assert {each.name for each in planned if each.argv[0] == "vllm-python"} == {"chat-llm", "tts"}
     gateway = by_name["gateway"].env
     assert gateway["PARLEY_GATEWAY_STAGES__CHAT__ADDRESS"] == "127.0.0.1:1001"
     assert gateway["PARLEY_GATEWAY_STAGES__CONTEXT__ADDRESS"] == "127.0.0.1:1004"
+
+
+@pytest.mark.parametrize("named", [None, "/nowhere/python"])
+def test_a_missing_vllm_is_told_with_its_remedy(monkeypatch, tmp_path, named):
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    if named is None:
+        monkeypatch.delenv("PARLEY_VLLM_PYTHON", raising=False)
+    else:
+        monkeypatch.setenv("PARLEY_VLLM_PYTHON", named)
+    with pytest.raises(LocalError, match="make setup-vllm") as caught:
+        preflight.vllm_python()
+    assert caught.value.reason == "VLLM_MISSING"
+
+
+def test_the_environment_beside_ours_serves_the_language_models(monkeypatch, tmp_path):
+    python = tmp_path / ".venv-vllm" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\nexit 0\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.delenv("PARLEY_VLLM_PYTHON", raising=False)
+    assert preflight.vllm_python() == str(python)
 
 
 def test_a_port_in_the_environment_counts_as_given(monkeypatch):

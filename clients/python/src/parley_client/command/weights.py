@@ -1,15 +1,19 @@
-"""`parley weights`: small seeded weights, and what a folder holds."""
+"""`parley weights`: small seeded weights, the published ones, and what a folder holds."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from parley_client.command.connection import JsonOption
-from parley_client.command.console import EXIT_LOCAL, err, out, print_json
+from parley_client.command.console import EXIT_LOCAL, UsageError, err, out, print_json
 
-app = typer.Typer(help="Make small seeded weights; check a weights folder.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from parley_client.local.checkpoints import Part
+
+app = typer.Typer(help="Make, download and check weights.", no_args_is_help=True)
 
 
 @app.command("seed")
@@ -48,14 +52,21 @@ def seed(
 
 @app.command("check")
 def check(
-    folder: Annotated[Path, typer.Argument(help="Root of the weights.")],
+    folder: Annotated[Path, typer.Argument(help="Root of the weights, or one checkpoint.")],
     as_json: JsonOption = False,
 ) -> int:
-    """Check layout and checksums of a weights folder."""
-    from parley_client.local import weights
+    """Tell what a folder holds and whether it is complete.
 
-    found = weights.check(folder.resolve())
+    Every checkpoint is opened as its service opens it; files are compared with the checksums of
+    the manifest, where there is one.
+    """
+    from parley_client.local import checkpoints, weights
+
+    folder = folder.resolve()
+    found = weights.describe(folder)
     wrong = weights.verify(found)
+    parts = checkpoints.inspect(folder)
+    broken = [part for part in parts if part.problem]
     if as_json:
         print_json(
             {
@@ -64,11 +75,54 @@ def check(
                 "seed": found.seed,
                 "files": len(found.files),
                 "wrong": wrong,
+                "checkpoints": [
+                    {
+                        "path": str(part.path),
+                        "kind": part.kind,
+                        "detail": part.detail,
+                        "problem": part.problem,
+                    }
+                    for part in parts
+                ],
             }
         )
-    elif wrong:
-        err.print(f"{len(wrong)} files are missing or changed, first {wrong[0]}", style="red")
     else:
-        told = f"{len(found.files)} files match" if found.files else "no manifest to compare with"
-        out.print(f"{found.folder}  {found.kind}  {told}", markup=False)
-    return EXIT_LOCAL if wrong else 0
+        _print_parts(parts, folder)
+        for name in wrong:
+            err.print(f"{name} is missing or changed since it was written", style="red")
+        told = f"{len(found.files)} files, " if found.files else ""
+        verdict = "not complete" if broken or wrong else "complete"
+        out.print(f"{found.folder}  {found.kind}, {told}{verdict}", markup=False)
+    return EXIT_LOCAL if broken or wrong else 0
+
+
+def _print_parts(parts: list["Part"], root: Path) -> None:
+    for part in parts:
+        path = part.path.relative_to(root) if part.path != root else Path(root.name)
+        verdict = "[red]NO[/]" if part.problem else "[green]ok[/]"
+        told = f"{path}: {part.kind}: {part.problem or part.detail}"
+        out.print(verdict, escape(told), soft_wrap=True)
+
+
+@app.command("pull")
+def pull(
+    folder: Annotated[Path, typer.Argument(help="Root of the weights.")],
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="tokenizer, chat or tts; repeatable. Default: all."),
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
+) -> int:
+    """Download the published checkpoints from Hugging Face; goes on where it stopped.
+
+    All of them take 280 GB.
+    """
+    from parley_client.local import hubs
+
+    unknown = sorted(set(models or ()) - hubs.CHECKPOINTS.keys())
+    if unknown:
+        raise UsageError(f"unknown model {unknown[0]!r}; there are {', '.join(hubs.CHECKPOINTS)}")
+    hubs.pull(
+        folder, models or hubs.CHECKPOINTS, revision, lambda line: err.print(line, markup=False)
+    )
+    return 0

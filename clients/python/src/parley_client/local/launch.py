@@ -21,6 +21,8 @@ from parley_client.local.state import StateFolder
 
 # What the seeded weights of all models take, rounded up.
 _SEEDED_BYTES = 256 * 1024**2
+# vLLM ends its processes one after the other.
+_VLLM_STOP_GRACE_S = 25.0
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ def prepare(folder: StateFolder, request: Request, report: weights.Report) -> Pl
         LocalError: what is missing, with its remedy.
     """
     preflight.check_packages()
+    vllm = request.engine == "vllm"
+    lm_python = preflight.vllm_python() if vllm else sys.executable
     binary = None
     if request.redis_url:
         preflight.check_redis(request.redis_url)
@@ -67,6 +71,7 @@ def prepare(folder: StateFolder, request: Request, report: weights.Report) -> Pl
     redis_url = request.redis_url or f"redis://{HOST}:{ports[REDIS].rpc}/0"
     planned += plan_services(
         python=sys.executable,
+        lm_python=lm_python,
         ports=ports,
         weights=root,
         redis_url=redis_url,
@@ -79,6 +84,7 @@ def prepare(folder: StateFolder, request: Request, report: weights.Report) -> Pl
         address=f"{HOST}:{ports[GATEWAY].rpc}",
         weights=str(root),
         redis=preflight.without_credentials(redis_url),
+        stop_grace_s=_VLLM_STOP_GRACE_S if vllm else Plan.stop_grace_s,
     )
 
 

@@ -4,6 +4,8 @@ import importlib.util
 import os
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -11,7 +13,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from parley_client.local.errors import LocalError
-from parley_client.local.services import HOST, NAMES, REDIS, SERVICES, Ports
+from parley_client.local.services import HOST, LM_SERVICES, NAMES, REDIS, SERVICES, Ports
 
 # Six Python processes with their runtimes loaded; measured with seeded weights, rounded up.
 _PROCESSES_BYTES = 2 * 1024**3
@@ -32,6 +34,37 @@ def check_packages() -> None:
             "or pip install the services into this environment",
             reason="PACKAGE_MISSING",
         )
+
+
+def vllm_python() -> str:
+    """Interpreter that has vLLM and the language model services.
+
+    ``PARLEY_VLLM_PYTHON`` names it. Else it is our own if that has vLLM, or the one of
+    ``.venv-vllm`` beside our environment, where `make setup-vllm` puts it.
+
+    Raises:
+        LocalError: VLLM_MISSING.
+    """
+    named = os.environ.get("PARLEY_VLLM_PYTHON")
+    beside = str(Path(sys.prefix).parent / ".venv-vllm" / "bin" / "python")
+    found = next(filter(_has_vllm, [named] if named else [sys.executable, beside]), None)
+    if found is None:
+        where = f"{named} (PARLEY_VLLM_PYTHON)" if named else "this environment and .venv-vllm"
+        raise LocalError(
+            f"no vLLM with the language model services in {where}; run `make setup-vllm` in the "
+            "repository, or name an interpreter that has them: PARLEY_VLLM_PYTHON=/path/to/python",
+            reason="VLLM_MISSING",
+        )
+    return found
+
+
+def _has_vllm(python: str) -> bool:
+    packages = ["vllm", *(each.package for each in SERVICES if each.name in LM_SERVICES)]
+    code = "import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, sys.argv[1:])))"
+    try:
+        return subprocess.run([python, "-c", code, *packages], capture_output=True).returncode == 0
+    except OSError:
+        return False
 
 
 def redis_binary() -> str:

@@ -50,6 +50,8 @@ SERVICES = (
     Service(GATEWAY, "parley_gateway"),
 )
 NAMES = tuple(each.name for each in SERVICES)
+LM_SERVICES = ("chat-llm", "tts")
+"""Those on a Step-1 engine."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Ports:
 def plan_services(
     *,
     python: str,
+    lm_python: str,
     ports: Mapping[str, Ports],
     weights: Path,
     redis_url: str,
@@ -74,6 +77,7 @@ def plan_services(
 
     Args:
         python: interpreter that has the services installed.
+        lm_python: interpreter that has the language model services and their engine.
         ports: by name of service.
         weights: root of the weights.
         redis_url: URL of Redis, credentials included.
@@ -106,7 +110,7 @@ def plan_services(
     return [
         PlannedService(
             name=service.name,
-            argv=(python, "-m", service.package),
+            argv=(lm_python if service.name in LM_SERVICES else python, "-m", service.package),
             env=_environment(service, ports[service.name], special[service.name]),
             address=f"{HOST}:{ports[service.name].rpc}",
             metrics_address=f"{HOST}:{ports[service.name].metrics}",

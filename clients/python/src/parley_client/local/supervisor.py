@@ -160,7 +160,9 @@ class Supervisor:
 
     async def _end(self, processes: list[asyncio.subprocess.Process]) -> None:
         for process in processes:
-            _signal_group(process.pid, signal.SIGTERM)
+            # Not the group: after the drain a service ends what it started itself, as in a cluster.
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
         waits = [asyncio.ensure_future(process.wait()) for process in processes]
         if waits:
             _, late = await asyncio.wait(waits, timeout=self._plan.stop_grace_s)
