@@ -43,9 +43,9 @@ def pull(root: Path, names: Iterable[str], revision: str | None, report: Report)
             snapshot_download(repository, revision=info.sha, local_dir=folder)
         except Exception as error:
             # Its HTTP client has changed twice; whatever it raises, the download can go on later.
+            cause = (str(error) or type(error).__name__).splitlines()[0]
             raise LocalError(
-                f"cannot download {repository}: {(str(error) or type(error).__name__).splitlines()[0]}",
-                reason="HUB_UNREACHABLE",
+                f"cannot download {repository}: {cause}", reason="HUB_UNREACHABLE"
             ) from None
         report(f"checking {folder}")
         stated = {file.rfilename: file.lfs.sha256 for file in info.siblings or () if file.lfs}

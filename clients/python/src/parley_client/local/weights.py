@@ -141,6 +141,11 @@ def describe(folder: Path) -> Weights:
     Raises:
         LocalError: MANIFEST_BROKEN.
     """
+    if not folder.is_dir():
+        raise LocalError(
+            f"no weights at {folder}; make small ones with `parley weights seed {folder}`",
+            reason="WEIGHTS_MISSING",
+        )
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -161,11 +166,6 @@ def check(folder: Path) -> Weights:
     Raises:
         LocalError: WEIGHTS_MISSING, naming the first folder that is not there; MANIFEST_BROKEN.
     """
-    if not folder.is_dir():
-        raise LocalError(
-            f"no weights at {folder}; make small ones with `parley weights seed {folder}`",
-            reason="WEIGHTS_MISSING",
-        )
     for name in (TOKENIZER_FOLDER, TTS_FOLDER, CHAT_FOLDER):
         if not (folder / name).is_dir():
             raise LocalError(
