@@ -139,7 +139,7 @@ def describe(folder: Path) -> Weights:
     """Tells what a folder holds, by its manifest.
 
     Raises:
-        LocalError: MANIFEST_BROKEN.
+        LocalError: WEIGHTS_MISSING when there is no folder, MANIFEST_BROKEN.
     """
     if not folder.is_dir():
         raise LocalError(
