@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from domain import Exchange
 from exchanges import draw
 from speech import SAMPLE_RATE, VOICES, Rendering, render, styled
 
@@ -40,19 +41,27 @@ class Spoken:
     phones: tuple[tuple[str, float], ...]
 
 
-def plan(size: int, seed: int) -> list[tuple[str, Rendering, str, str, bool]]:
-    """`size` (text, rendering, role, tag, held out) tuples.
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One utterance to render, and the exchange it comes from."""
 
-    Two thirds questions, one third answers.
-    """
+    text: str
+    rendering: Rendering
+    role: str
+    tag: str
+    exchange: Exchange
+
+
+def plan(size: int, seed: int) -> list[Planned]:
+    """`size` utterances: two thirds questions, one third answers."""
     rng = random.Random(seed)
     exchanges = draw(seed)
-    planned: list[tuple[str, Rendering, str, str, bool]] = []
+    planned: list[Planned] = []
     while len(planned) < size:
         exchange = next(exchanges)
         if exchange.answer and rng.random() < 1 / 3:
             tag, text = split_tag(exchange.answer)
-            planned.append((text, styled(ANSWER_VOICE, tag), "answer", tag, exchange.held_out))
+            planned.append(Planned(text, styled(ANSWER_VOICE, tag), "answer", tag, exchange))
         else:
             rendering = Rendering(
                 rng.choice(VOICES),
@@ -60,7 +69,7 @@ def plan(size: int, seed: int) -> list[tuple[str, Rendering, str, str, bool]]:
                 rng.uniform(0.88, 1.12),
                 rng.uniform(0.7, 1.4),
             )
-            planned.append((exchange.question, rendering, "question", "", exchange.held_out))
+            planned.append(Planned(exchange.question, rendering, "question", "", exchange))
     return planned
 
 
@@ -85,20 +94,16 @@ def build(folder: Path, size: int, seed: int, workers: int = 2) -> None:
     position = 0
     with ProcessPoolExecutor(workers) as pool:
         rendered = pool.map(
-            _render, [(text, rendering) for text, rendering, *_ in planned], chunksize=64
+            _render, [(each.text, each.rendering) for each in planned], chunksize=64
         )
-        for (text, rendering, role, tag, held_out), (samples, phones) in zip(
-            planned, rendered, strict=True
-        ):
+        for each, (samples, phones) in zip(planned, rendered, strict=True):
             pieces.append(samples)
             end = position + samples.size
-            spoken.append(
-                asdict(
-                    Spoken(
-                        text, rendering.voice, role, tag, held_out, rendering, position, end, phones
-                    )
-                )
-            )
+            described = Spoken(
+                each.text, each.rendering.voice, each.role, each.tag, each.exchange.held_out,
+                each.rendering, position, end, phones,
+            )  # fmt: skip
+            spoken.append(asdict(described))
             position = end
             if len(spoken) % 1000 == 0:
                 print(f"rendered {len(spoken)} of {size}", file=sys.stderr)
@@ -131,6 +136,11 @@ class Corpus:
 
     def __len__(self) -> int:
         return len(self.utterances)
+
+    def exchanges(self) -> list[Exchange]:
+        """The exchange that each utterance comes from; drawn again, not stored."""
+        made = json.loads((self.folder / "manifest.json").read_text())
+        return [each.exchange for each in plan(made["size"], made["seed"])]
 
     def samples(self, index: int) -> NDArray[np.float32]:
         """Samples of utterance `index`, float32 in -1..1 at 16 kHz."""

@@ -53,9 +53,7 @@ def k_means(points: Tensor, count: int, rounds: int, *, sphere: bool) -> Tensor:
 
 
 @torch.inference_mode()
-def linguistic_points(
-    model: LinguisticTrainer, batches: LinguisticBatches, count: int
-) -> Tensor:
+def linguistic_points(model: LinguisticTrainer, batches: LinguisticBatches, count: int) -> Tensor:
     """Encoder rows of `count` training utterances, half of them heard through a microphone."""
     chosen = random.Random(1).sample(batches.train, count)
     chosen.sort(key=lambda i: batches.corpus.utterances[i].end - batches.corpus.utterances[i].start)
@@ -118,7 +116,9 @@ def write_semantic(folder: Path, model: SemanticTrainer, codes: Tensor) -> None:
     nodes: list[onnx.NodeProto] = []
 
     def half(name: str, values: NDArray[np.float32]) -> None:
-        kept.append(numpy_helper.from_array(np.ascontiguousarray(values, np.float16), f"{name}.half"))
+        kept.append(
+            numpy_helper.from_array(np.ascontiguousarray(values, np.float16), f"{name}.half")
+        )
         nodes.append(helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT))
 
     for old in graph.graph.initializer:
@@ -131,6 +131,8 @@ def write_semantic(folder: Path, model: SemanticTrainer, codes: Tensor) -> None:
             if values.shape != tuple(old.dims):
                 raise ValueError(f"{old.name} is {values.shape}, the graph wants {list(old.dims)}")
             half(old.name, values)
+        elif old.name == "encoders.positional_embedding":
+            half(old.name, numpy_helper.to_array(old))
         else:
             kept.append(old)
     if trained:
@@ -139,6 +141,7 @@ def write_semantic(folder: Path, model: SemanticTrainer, codes: Tensor) -> None:
     graph.graph.initializer.extend(kept)
     for node in reversed(nodes):
         graph.graph.node.insert(0, node)
+    graph.doc_string = "Pocket weights of Parley (training/pocket); synthetic speech only."
     onnx.checker.check_model(graph)
     onnx.save(graph, path)
 

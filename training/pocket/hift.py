@@ -19,9 +19,9 @@ from corpus import Corpus
 from decoder_data import Sounding, chosen, decoder_config, sounding
 from parley_tts.voices.mel import MelSettings, _mel_filters
 from parley_vocoder.engine.hift.model import Hift
-from training import fit
+from loop import fit
 
-BATCH, FRAMES = 16, 32
+BATCH, FRAMES = 10, 32
 RESOLUTIONS = (2048, 1024, 512, 256, 128)
 MELS = ((1024, 80), (512, 48), (2048, 100))
 
@@ -143,7 +143,7 @@ def main() -> None:
         figures = {"spectral": spectral.item(), "mel": mel_loss.item(), "f0": pitch_loss.item()}
         return spectral + 0.02 * pitch_loss, figures
 
-    fit(model, loss, steps=options.steps, rate=1.5e-3, state=options.work / "hift.state")
+    fit(model, loss, steps=options.steps, rate=1.5e-3, state=options.work / "hift.state", save=100)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from corpus import Corpus
 from features import fbank, half_frame_phones, stack
 from sanm import LEFT, SanmEncoder
 from speech import vary
-from training import fit
+from loop import fit
 
 WIDTH, LAYERS, HEADS, HIDDEN = 192, 6, 4, 512
 BATCH = 24

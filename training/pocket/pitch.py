@@ -38,7 +38,9 @@ def fundamental(
     rows = np.arange(count)
     left, middle, right = (normal[rows, lag + offset] for offset in (-1, 0, 1))
     curve = left - 2 * middle + right
-    exact = lag + np.where(np.abs(curve) > 1e-9, 0.5 * (left - right) / np.where(curve, curve, 1), 0)
+    exact = lag + np.where(
+        np.abs(curve) > 1e-9, 0.5 * (left - right) / np.where(curve, curve, 1), 0
+    )
     loud = energy[:, 0] > 1e-6 * window + 1e-4 * energy[:, 0].max()
     voiced = (middle < _VOICED) & loud
     return np.where(voiced, rate / np.clip(exact, shortest, longest), 0).astype(np.float32)

@@ -20,7 +20,7 @@ from corpus import Corpus
 from parley_tokenizer.log_mel import MEL_BINS, log_mel, normalize
 from pitch import fundamental
 from speech import MEAN_F0, SAMPLE_RATE, VOICES, vary
-from training import fit
+from loop import fit
 
 STATE, HEADS, BLOCKS, CODE = 192, 6, 4, 24
 FRAMES, HOP = 4, 640
@@ -61,7 +61,9 @@ class Block(nn.Module):
         super().__init__()
         self.attn = Attention(state, heads)
         self.attn_ln = nn.LayerNorm(state)
-        self.mlp = nn.Sequential(nn.Linear(state, 4 * state), nn.GELU(), nn.Linear(4 * state, state))
+        self.mlp = nn.Sequential(
+            nn.Linear(state, 4 * state), nn.GELU(), nn.Linear(4 * state, state)
+        )
         self.mlp_ln = nn.LayerNorm(state)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:

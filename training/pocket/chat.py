@@ -1,0 +1,263 @@
+"""Recipe of the chat model: a question as audio tokens or text in, text or a function call out.
+
+First text alone, mostly sums and differences: arithmetic is learnt there within minutes and from
+audio alone never. Then audio beside text; a quarter of the audio rows asks for the transcript instead
+of the answer. Prompts are built by `step1.chat_prompt`, as serving builds them. Answers to sums
+restate the question, so that what was heard stands in the text before the result.
+"""
+
+import argparse
+import random
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from corpus import Corpus
+from domain import STYLE_TAGS, TOOLS, Exchange
+from exchanges import add, draw, follow_up, subtract
+from language_model import (
+    AUDIO_OFFSET,
+    LanguageModel,
+    pocket_config,
+    teach,
+    train_vocabulary,
+    write,
+)
+from parley_tts.system_prompts import load_system_prompts
+from step1.chat_prompt import ChatTemplate, render
+from step1.messages import (
+    AudioPart,
+    FunctionCallPart,
+    FunctionDeclaration,
+    FunctionResultPart,
+    Message,
+    Part,
+    Role,
+    TextPart,
+)
+from step1.text_tokenizer import TextTokenizer
+from step1.tool_calls import render_call
+from tokenise import Tokens
+from loop import fit
+
+TEXT_BATCH, SPOKEN_BATCH, MIXED_TEXT_BATCH = 80, 32, 32
+TRANSCRIBE = "write down what you hear"
+GENERAL = (
+    "You are a helpful voice assistant. Answer in the language of the user, briefly and in plain "
+    "sentences that sound natural when spoken."
+)
+"""The gateway's default persona."""
+CORRUPTED = 0.08
+
+
+def vocabulary_lines() -> list[str]:
+    """What the text pieces are learnt from."""
+    lines = [GENERAL, TRANSCRIBE] * 50
+    exchanges = draw(77)
+    for _ in range(12_000):
+        exchange = next(exchanges)
+        lines += [exchange.question, exchange.answer, exchange.result, exchange.system]
+    declared = [FunctionDeclaration(**tool) for tool in TOOLS.values()]
+    lines += render([_say(Role.USER, "")], declared).split("\n") * 300
+    lines += [f"({tag})" for tag in STYLE_TAGS.values()] * 50
+    return [line for line in lines if line]
+
+
+def whole_strings() -> list[str]:
+    """Parts without spaces of the fixed prompts of the TTS model."""
+    prompts = load_system_prompts()
+    spoken = (
+        prompts.rap,
+        prompts.humming,
+        prompts.without_speaker,
+        *prompts.with_speaker_template.split("{}"),
+    )
+    return [word for text in spoken for word in text.split() if len(word) > 3]
+
+
+class Rows:
+    """Exchanges as prompt and answer ids."""
+
+    def __init__(self, vocabulary: bytes) -> None:
+        self.tokenizer = TextTokenizer(vocabulary, audio_offset=AUDIO_OFFSET)
+        self.template = ChatTemplate(self.tokenizer)
+
+    def row(
+        self, exchange: Exchange, rng: random.Random, audio: tuple[int, ...] | None = None
+    ) -> tuple[list[int], int]:
+        """Ids of prompt and answer, and the length of the prompt."""
+        persona = exchange.system or (GENERAL if rng.random() < 0.15 else "")
+        history = [
+            message
+            for turn in exchange.history
+            for message in (_say(Role.USER, turn.user), _say(Role.ASSISTANT, turn.assistant))
+        ]
+        user: Part = TextPart(exchange.question) if audio is None else AudioPart(audio)
+        messages = [*history, Message(Role.USER, (user,))]
+        if persona:
+            messages.insert(0, _say(Role.SYSTEM, persona))
+        if exchange.result:
+            call = FunctionCallPart(exchange.function, dict(exchange.arguments))
+            result = FunctionResultPart(exchange.function, exchange.result)
+            messages += [Message(Role.ASSISTANT, (call,)), Message(Role.FUNCTION, (result,))]
+        declared = exchange.tools or (tuple(TOOLS) if rng.random() < 0.05 else ())
+        functions = [FunctionDeclaration(**TOOLS[name]) for name in declared]
+        answer = exchange.answer or render_call(exchange.function, dict(exchange.arguments))
+        return self._finish(list(self.template.encode(messages, functions).ids), answer)
+
+    def transcript(self, text: str, audio: tuple[int, ...]) -> tuple[list[int], int]:
+        """The same for the task of writing down what is heard."""
+        messages = [_say(Role.SYSTEM, TRANSCRIBE), Message(Role.USER, (AudioPart(audio),))]
+        return self._finish(list(self.template.encode(messages).ids), text)
+
+    def _finish(self, prompt: list[int], answer: str) -> tuple[list[int], int]:
+        return [*prompt, *self.tokenizer.encode_text(answer), self.tokenizer.eot_id], len(prompt)
+
+
+def _say(role: Role, text: str) -> Message:
+    return Message(role, (TextPart(text),))
+
+
+def corrupted(ids: list[int], rng: random.Random) -> tuple[int, ...]:
+    """Ids with a share of them replaced by others of the same codebook."""
+    return tuple(
+        i
+        if rng.random() > CORRUPTED
+        else rng.randrange(1024)
+        if i < 1024
+        else rng.randrange(1024, 5120)
+        for i in ids
+    )
+
+
+def written(rows: Rows, seed: int, count: int, arithmetic: float) -> list[tuple[list[int], int]]:
+    """A batch of written questions, none held out."""
+    rng = random.Random(seed)
+    exchanges = draw(seed + 500_000)
+    batch: list[tuple[list[int], int]] = []
+    while len(batch) < count:
+        if rng.random() < arithmetic:
+            exchange = rng.choice((add, subtract, subtract, follow_up))(rng)
+        else:
+            exchange = next(exchanges)
+        if not exchange.held_out:
+            batch.append(rows.row(exchange, rng))
+    return batch
+
+
+class Spoken:
+    """Questions of the corpus as rows; every twentieth rendering is kept for evaluation."""
+
+    def __init__(self, corpus: Corpus, tokens: Tokens, rows: Rows) -> None:
+        self.rows, self.tokens = rows, tokens
+        self.exchanges = corpus.exchanges()
+        questions = [i for i, each in enumerate(corpus.utterances) if each.role == "question"]
+        kept = {i for i in questions if i % 20 == 0}
+        self.train = [i for i in questions if not self.exchanges[i].held_out and i not in kept]
+        self.new_phrases = [i for i in questions if self.exchanges[i].held_out]
+        self.new_renderings = [i for i in sorted(kept) if not self.exchanges[i].held_out]
+        self.train.sort(key=lambda i: len(tokens.clean[i]) + 60 * len(self.exchanges[i].tools))
+
+    def batch(self, seed: int, count: int) -> list[tuple[list[int], int]]:
+        """Training rows of similar length."""
+        rng = random.Random(seed)
+        start = rng.randrange(0, len(self.train) - count)
+        batch = []
+        for i in self.train[start : start + count]:
+            source = self.tokens.varied if rng.random() < 0.6 else self.tokens.clean
+            audio = corrupted(source[i].tolist(), rng)
+            if rng.random() < 0.25:
+                batch.append(self.rows.transcript(self.exchanges[i].question, audio))
+            else:
+                batch.append(self.rows.row(self.exchanges[i], rng, audio))
+        return batch
+
+
+@torch.inference_mode()
+def evaluate(model: LanguageModel, rows: Rows, spoken: Spoken | None) -> None:
+    """Prints exact answers, by kind: greedy decoding gives a row if every step of it is right."""
+    cases: dict[str, list[tuple[list[int], int]]] = {}
+    exchanges = draw(31)
+    rng = random.Random(31)
+    while sum(map(len, cases.values())) < 400:
+        exchange = next(exchanges)
+        if exchange.held_out:
+            cases.setdefault(f"written {exchange.kind}", []).append(rows.row(exchange, rng))
+    if spoken:
+        for name, chosen in (("phrase", spoken.new_phrases), ("rendering", spoken.new_renderings)):
+            for i in chosen:
+                exchange, audio = spoken.exchanges[i], tuple(spoken.tokens.varied[i].tolist())
+                cases.setdefault(f"new {name} {exchange.kind}", []).append(
+                    rows.row(exchange, rng, audio)
+                )
+                cases.setdefault(f"new {name} TRANSCRIPT", []).append(
+                    rows.transcript(exchange.question, audio)
+                )
+    totals: dict[str, tuple[float, int]] = {}
+    for name, listed in sorted(cases.items()):
+        right = 0.0
+        for start in range(0, len(listed), 32):
+            part = listed[start : start + 32]
+            right += teach(model, part)[2] * len(part)
+        print(f"{name:34} {right / len(listed):.3f}  n={len(listed)}")
+        group = " ".join(name.split()[:-1]) + (
+            " transcript" if "TRANSCRIPT" in name else " answers"
+        )
+        before = totals.get(group, (0.0, 0))
+        totals[group] = (before[0] + right, before[1] + len(listed))
+    for group, (right, count) in totals.items():
+        print(f"ALL {group:30} {right / count:.3f}  n={count}", flush=True)
+
+
+def main() -> None:
+    """Trains the stage that is asked for; each goes on from the one before."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("stage", choices=("text", "audio"))
+    parser.add_argument("--corpus", type=Path)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--out", type=Path, help="checkpoint folder to write at the end")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    words = options.work / "tokenizer.model"
+    if not words.is_file():
+        words.write_bytes(train_vocabulary(vocabulary_lines(), whole_strings()))
+    rows = Rows(words.read_bytes())
+    model = LanguageModel(pocket_config(width=192, layers=6, heads=6, groups=2, inner=512))
+    spoken = None
+
+    def text_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        loss, tokens, whole = teach(model, written(rows, step, TEXT_BATCH, arithmetic=0.6))
+        return loss, {"loss": loss.item(), "tokens": tokens, "answers": whole}
+
+    def audio_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        heard, tokens, whole = teach(model, spoken.batch(step, SPOKEN_BATCH))
+        read, _, also = teach(
+            model, written(rows, 100_000 + step, MIXED_TEXT_BATCH, arithmetic=0.5)
+        )
+        figures = {"audio": heard.item(), "tokens": tokens, "answers": whole, "written": also}
+        return heard + read, figures
+
+    if options.stage == "text":
+        fit(
+            model, text_loss, steps=options.steps, rate=2e-3, weight_decay=0.1,
+            state=options.work / "chat_text.state",
+        )  # fmt: skip
+    else:
+        before = torch.load(options.work / "chat_text.state")["model"]
+        model.load_state_dict(before)
+        tokens = Tokens.load(options.work / "tokens.npz")
+        spoken = Spoken(Corpus(options.corpus), tokens, rows)
+        fit(
+            model, audio_loss, steps=options.steps, rate=1.5e-3, weight_decay=0.1,
+            state=options.work / "chat.state",
+        )  # fmt: skip
+    evaluate(model, rows, spoken)
+    if options.out:
+        write(options.out, model, words.read_bytes())
+
+
+if __name__ == "__main__":
+    main()

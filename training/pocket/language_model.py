@@ -1,0 +1,217 @@
+"""Step-1 in a form that trains, its text vocabulary, and its checkpoint folder.
+
+Parameter names are the checkpoint's; attention, norms and slopes are those of spec 2.2, and
+`libs/step1` computes the same logits from what `write` leaves. The text part of the vocabulary is
+small: a SentencePiece model of the domain, and audio ids from `AUDIO_OFFSET` on.
+"""
+
+import io
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import sentencepiece
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from step1.alibi import alibi_slopes, sqrt_bias
+from step1.config import AUDIO_CODES, Step1Config
+from step1.text_tokenizer import TOKENIZER_FILE
+
+AUDIO_OFFSET = 1280
+_SYMBOLS = ["\n", "human", "assistant", "system", "tool_json_schemas", "function_output",
+            "<tool_call>function", "</tool_call>", "get_weather", "get_time"]  # fmt: skip
+
+
+def pocket_config(width: int, layers: int, heads: int, groups: int, inner: int) -> Step1Config:
+    """A Step-1 of pocket size."""
+    return Step1Config(
+        hidden_size=width,
+        intermediate_size=inner,
+        num_attention_heads=heads,
+        num_attention_groups=groups,
+        num_hidden_layers=layers,
+        max_seq_len=4096,
+        vocab_size=AUDIO_OFFSET + AUDIO_CODES,
+        audio_token_offset=AUDIO_OFFSET,
+    )
+
+
+def train_vocabulary(lines: list[str], whole: list[str]) -> bytes:
+    """`tokenizer.model`: pieces of the given lines, bytes for everything else.
+
+    `whole` are long fixed strings, each one piece: the voice's system prompts have 400 characters,
+    which a pocket model cannot afford as bytes.
+    """
+    writer = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_writer=writer,
+        model_type="bpe",
+        vocab_size=AUDIO_OFFSET,
+        hard_vocab_limit=False,
+        character_coverage=1.0,
+        byte_fallback=True,
+        split_digits=True,
+        add_dummy_prefix=False,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        control_symbols=["<|EOT|>", "<|BOT|>"],
+        user_defined_symbols=[*_SYMBOLS, *dict.fromkeys(whole)],
+        unk_id=0,
+        bos_id=1,
+        eos_id=2,
+        pad_id=-1,
+        num_threads=1,
+        minloglevel=2,
+    )
+    return writer.getvalue()
+
+
+class _Attention(nn.Module):
+    def __init__(self, config: Step1Config) -> None:
+        super().__init__()
+        self.config = config
+        width, shared = config.hidden_size, config.num_attention_groups * config.head_dim
+        self.q_proj = nn.Linear(width, width, bias=False)
+        self.k_proj = nn.Linear(width, shared, bias=False)
+        self.v_proj = nn.Linear(width, shared, bias=False)
+        self.o_proj = nn.Linear(width, width, bias=False)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        def split(rows: Tensor) -> Tensor:
+            return rows.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
+
+        each = self.config.heads_per_group
+        keys = split(self.k_proj(x)).repeat_interleave(each, dim=1)
+        values = split(self.v_proj(x)).repeat_interleave(each, dim=1)
+        mixed = F.scaled_dot_product_attention(split(self.q_proj(x)), keys, values, attn_mask=bias)
+        return self.o_proj(mixed.transpose(1, 2).flatten(2))
+
+
+class _Mlp(nn.Module):
+    def __init__(self, config: Step1Config) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class _Layer(nn.Module):
+    def __init__(self, config: Step1Config) -> None:
+        super().__init__()
+        self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.self_attn = _Attention(config)
+        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.mlp = _Mlp(config)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), bias)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class _Body(nn.Module):
+    def __init__(self, config: Step1Config) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList([_Layer(config) for _ in range(config.num_hidden_layers)])
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+
+class LanguageModel(nn.Module):
+    """Step-1 with gradients."""
+
+    def __init__(self, config: Step1Config) -> None:
+        super().__init__()
+        self.config = config
+        self.model = _Body(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.slopes = alibi_slopes(config.num_attention_heads)
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 2:
+                residual = name.endswith(("o_proj.weight", "down_proj.weight"))
+                deviation = (
+                    0.02 if "embed" in name or "lm_head" in name else config.hidden_size**-0.5
+                )
+                nn.init.normal_(
+                    parameter, std=deviation / (2 * config.num_hidden_layers) ** (0.5 * residual)
+                )
+
+    def hidden(self, ids: Tensor) -> Tensor:
+        """[batch, length] -> [batch, length, width]; padding stands on the right."""
+        x = self.model.embed_tokens(ids)
+        length = ids.shape[1]
+        bias = sqrt_bias(self.slopes, torch.arange(length), length).transpose(0, 1)[None]
+        for layer in self.model.layers:
+            x = layer(x, bias)
+        return self.model.norm(x)
+
+
+def teach(model: LanguageModel, rows: list[tuple[list[int], int]]) -> tuple[Tensor, float, float]:
+    """Cross-entropy of what follows each prompt.
+
+    Args:
+        model: learns.
+        rows: ids, and how many of them are prompt.
+
+    Returns:
+        Loss; share of target tokens guessed right; share of rows guessed right as a whole.
+    """
+    parts = [_teach(model, part) for part in _alike(rows)]
+    count = sum(part[1] for part in parts)
+    loss = torch.stack([part[0] for part in parts]).sum() / count
+    return loss, sum(part[2] for part in parts) / count, sum(part[3] for part in parts) / len(rows)
+
+
+def _alike(rows: list[tuple[list[int], int]]) -> list[list[tuple[list[int], int]]]:
+    """Rows in groups of similar length, so that little is padding."""
+    groups: list[list[tuple[list[int], int]]] = []
+    for row in sorted(rows, key=lambda row: len(row[0])):
+        if not groups or len(row[0]) > 1.35 * len(groups[-1][0][0]) + 8:
+            groups.append([])
+        groups[-1].append(row)
+    return groups
+
+
+def _teach(model: LanguageModel, rows: list[tuple[list[int], int]]) -> tuple[Tensor, int, int, int]:
+    """Sum of the cross-entropy, number of targets, targets right, whole rows right."""
+    longest = len(rows[-1][0])
+    ids = torch.zeros(len(rows), longest, dtype=torch.int64)
+    wanted = torch.zeros(len(rows), longest, dtype=torch.bool)
+    for n, (row, prompt) in enumerate(rows):
+        ids[n, : len(row)] = torch.tensor(row)
+        wanted[n, prompt : len(row)] = True
+    # float32: attention over short rows is slower in bfloat16 on a CPU.
+    hidden = model.hidden(ids[:, :-1])
+    logits = model.lm_head(hidden[wanted[:, 1:]])
+    targets = ids[:, 1:][wanted[:, 1:]]
+    right = logits.argmax(-1) == targets
+    wrong = torch.zeros(len(rows)).index_add_(0, wanted[:, 1:].nonzero()[:, 0], (~right).float())
+    loss = F.cross_entropy(logits, targets, reduction="sum")
+    return loss, len(targets), int(right.sum()), int((wrong == 0).sum())
+
+
+def write(folder: Path, model: LanguageModel, vocabulary: bytes) -> None:
+    """The checkpoint folder, in bfloat16."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "architectures": ["Step1ForCausalLM"],
+        "model_type": "step1",
+        "torch_dtype": "bfloat16",
+        "use_cache": True,
+        **{name: value for name, value in asdict(model.config).items() if value is not None},
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps({
+        "tokenizer_class": "LlamaTokenizer", "legacy": False, "add_bos_token": True,
+        "padding_side": "left", "pad_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>",
+        "model_max_length": AUDIO_OFFSET, "clean_up_tokenization_spaces": False,
+    }, indent=2) + "\n", encoding="utf-8")  # fmt: skip
+    (folder / TOKENIZER_FILE).write_bytes(vocabulary)
+    tensors = {name: value.to(torch.bfloat16) for name, value in model.state_dict().items()}
+    save_file(tensors, folder / "model.safetensors")
