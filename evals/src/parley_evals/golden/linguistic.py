@@ -118,8 +118,8 @@ def _compare_streams(case: GoldenCase, tokenizer: LinguisticTokenizer) -> Iterat
 
 
 def _compare_lengths(case: GoldenCase, tokenizer: LinguisticTokenizer) -> Iterator[Check]:
-    """Number of codes at every scanned length."""
-    rows = case.table("length_scan.json")["rows"]
+    """Number of codes at every scanned length; where the reference raised, there is none."""
+    rows = [row for row in case.table("length_scan.json")["rows"] if isinstance(row[1], int)]
     audio = np.zeros(max(row[0] for row in rows), np.float32)
     ours = [len(tokenizer.frontend.encode(torch.from_numpy(audio[: row[0]]))) for row in rows]
     yield case.same(f"code counts at {len(rows)} lengths", ours, [row[1] for row in rows])

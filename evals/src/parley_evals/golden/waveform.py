@@ -14,7 +14,7 @@ Wave = NDArray[np.float32]
 QUANTITIES: dict[str, Callable[[Wave, int], Wave]] = {
     "resample16k": lambda wave, rate: resample_sinc(wave, rate, SAMPLE_RATE),
     "resample22050": lambda wave, rate: resample_sinc(wave, rate, 22050),
-    "energy_norm": lambda wave, _rate: set_peak(wave),
+    "energy_norm": lambda wave, rate: set_peak(resample_sinc(wave, rate, SAMPLE_RATE)),
     "preprocess_trim_norm": lambda wave, rate: prepare(wave, rate, level=True, trim=True),
     "load_audio": lambda wave, _rate: wave,
 }
