@@ -1,4 +1,5 @@
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,8 @@ from step1.seeded import write_seeded_chat, write_seeded_tts
 from step1.text_tokenizer import TextTokenizer
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# pytest's importlib mode does not put this folder on the path; `engine_calls` is imported from it.
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")

@@ -80,7 +80,7 @@ async def test_the_first_delta_comes_before_the_reply_is_complete(served):
         await until(lambda: live.engine.stats().running == 0)
 
 
-LONG = chat_pb2.Sampling(temperature=5, top_p=1, top_k=0, seed=1, max_output_tokens=2000)
+LONG = chat_pb2.Sampling(temperature=2, top_p=1, top_k=0, seed=1, max_output_tokens=2000)
 
 
 async def test_a_client_that_vanishes_stops_the_engine(served):

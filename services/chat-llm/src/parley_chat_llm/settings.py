@@ -14,7 +14,7 @@ from parley_chat_llm.chat_model import ChatLimits, SamplingDefaults
 class SamplingSettings(SettingsSection):
     """How replies are sampled where the caller does not say (spec 2.7)."""
 
-    temperature: float = Field(0.7, ge=0, le=100)
+    temperature: float = Field(0.7, ge=0, le=2)
     top_p: float = Field(0.9, gt=0, le=1)
     top_k: int = Field(50, ge=0, description="0: all.")
 

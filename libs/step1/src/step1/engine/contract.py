@@ -62,7 +62,7 @@ class SamplingParams:
     """How to generate one reply.
 
     Attributes:
-        temperature: 0 is greedy.
+        temperature: 0 is greedy, 2 the most (as vLLM and the OpenAI API have it).
         top_p: Nucleus, 0 < top_p <= 1.
         top_k: Keep the k most likely ids; 0 keeps all.
         max_tokens: Tokens to generate at most; the context length limits them too.
@@ -82,8 +82,8 @@ class SamplingParams:
     repetition: RepetitionFilter | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature <= 100:
-            raise ValueError(f"temperature must be between 0 and 100, not {self.temperature}")
+        if not 0 <= self.temperature <= 2:
+            raise ValueError(f"temperature must be between 0 and 2, not {self.temperature}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be above 0 and at most 1, not {self.top_p}")
         if self.top_k < 0:

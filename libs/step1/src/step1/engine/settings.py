@@ -29,7 +29,7 @@ class TorchSettings(SettingsSection):
 class VllmSettings(SettingsSection):
     """The vLLM engine: production. `VllmEngineOptions` explains each."""
 
-    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     tensor_parallel_size: int = Field(1, ge=1)
     max_model_len: int | None = MaxModelLen
     max_batch: int = Field(32, ge=1)

@@ -100,7 +100,7 @@ class SimulatorEngine:
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[TokenDelta, None]:
         """See `Engine.generate`."""
-        self._check(request.prompt_ids, self._options.max_model_len - 1)
+        self._check(request.prompt_ids)
         params = request.params
         random = Random(secrets.randbits(64) if params.seed is None else params.seed)
         room = self._options.max_model_len - len(request.prompt_ids)
@@ -140,10 +140,10 @@ class SimulatorEngine:
 
     async def prefill(self, prompt_ids: tuple[int, ...]) -> PrefillResult:
         """See `Engine.prefill`."""
-        self._check(prompt_ids, self._options.max_model_len)
+        self._check(prompt_ids)
         return PrefillResult(cached_tokens=0, computed_tokens=len(prompt_ids))
 
-    def _check(self, prompt_ids: tuple[int, ...], limit: int) -> None:
+    def _check(self, prompt_ids: tuple[int, ...]) -> None:
         if self._closed.is_set():
             raise EngineClosedError("the engine is not running")
         if not prompt_ids:
@@ -152,7 +152,7 @@ class SimulatorEngine:
             raise InvalidPromptError(
                 f"the prompt holds an id outside 0..{self._options.vocab_size - 1}"
             )
-        if len(prompt_ids) > limit:
+        if len(prompt_ids) >= self._options.max_model_len:
             raise PromptTooLongError(len(prompt_ids), self._options.max_model_len)
 
     async def _take_place(self) -> None:

@@ -193,7 +193,7 @@ class TorchEngine:
 
     async def prefill(self, prompt_ids: tuple[int, ...]) -> PrefillResult:
         """See `Engine.prefill`."""
-        if len(prompt_ids) > self._max_model_len:
+        if len(prompt_ids) >= self._max_model_len:
             raise PromptTooLongError(len(prompt_ids), self._max_model_len)
         stream = self._submit(GenerateRequest("prefill", prompt_ids), prefill_only=True)
         ended = False

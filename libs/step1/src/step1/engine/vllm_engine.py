@@ -36,6 +36,8 @@ from step1.engine.contract import (
 )
 
 LOGITS_PROCESSOR = "step1.vllm_plugin.logits_processor:Step1LogitsProcessor"
+# vLLM kills its processes after 5 s by itself; in good order a busy machine takes longer.
+_SHUTDOWN_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class VllmEngineOptions:
     """How to run vLLM.
 
     Attributes:
-        dtype: "bfloat16", "float16" or "float32".
+        dtype: "bfloat16", "float16", "float32", or "auto": bfloat16 on GPUs, float32 on CPU.
         tensor_parallel_size: GPUs (on CPU: processes) that share each layer.
         max_model_len: Context length; None takes the checkpoint's.
         max_batch: Replies computed at once.
@@ -57,7 +59,7 @@ class VllmEngineOptions:
             are.
     """
 
-    dtype: str = "bfloat16"
+    dtype: str = "auto"
     tensor_parallel_size: int = 1
     max_model_len: int | None = None
     max_batch: int = 32
@@ -104,6 +106,8 @@ class VllmEngine:
         # vLLM reads these when it is imported. What the operator set stays.
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        # A fork would copy the locks of gRPC's threads in whatever state they are.
+        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(options.cpu_kv_cache_gib))
         if options.tensor_parallel_size > 1:
             ranks = "|".join(str(rank) for rank in range(options.tensor_parallel_size))
@@ -118,12 +122,13 @@ class VllmEngine:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         on_cpu = current_platform.is_cpu()
+        native = "float32" if on_cpu else "bfloat16"
         return AsyncLLM.from_engine_args(
             AsyncEngineArgs(
                 model=str(self._folder),
                 skip_tokenizer_init=True,
                 load_format="safetensors",
-                dtype=options.dtype,
+                dtype=native if options.dtype == "auto" else options.dtype,
                 quantization=options.quantization,
                 tensor_parallel_size=options.tensor_parallel_size,
                 max_model_len=self._max_model_len,
@@ -137,32 +142,27 @@ class VllmEngine:
                 # The rules look at the newest token, which an asynchronous scheduler does not know
                 # yet.
                 async_scheduling=False,
-                # The published checkpoints are untied; a missing flag means tied to vLLM.
-                hf_overrides=self._untied(),
             )
         )
 
-    def _untied(self) -> dict[str, bool]:
-        config = json.loads((self._folder / "config.json").read_text())
-        return {"tie_word_embeddings": bool(config.get("tie_word_embeddings", False))}
-
     async def close(self) -> None:
         """Stops vLLM's processes. Requests still running end with `EngineClosedError`."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
         llm, self._llm = self._llm, None
         if llm is not None:
+            llm.output_processor.propagate_error(EngineDeadError())
             # Ended first, or it reports the death of the process that we are about to end.
             if llm.output_handler is not None:
                 llm.output_handler.cancel()
                 await asyncio.wait([llm.output_handler])
-            await asyncio.to_thread(llm.shutdown)
+            await asyncio.to_thread(llm.shutdown, _SHUTDOWN_S)
             # Its finaliser shuts down once more, and fails noisily at the interpreter's own end.
             llm.shutdown = lambda *_args, **_options: None
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[TokenDelta, None]:
         """Streams one reply; see the contract."""
-        self._validate(request.prompt_ids)
-        if self._running >= self._options.max_batch + self._options.max_waiting:
-            raise EngineOverloadedError(f"{self._running} requests are in the engine already")
+        self._check(request.prompt_ids)
         began = time.monotonic()
         first: float | None = None
         tokens = 0
@@ -199,13 +199,14 @@ class VllmEngine:
 
     async def prefill(self, prompt_ids: tuple[int, ...]) -> PrefillResult:
         """Computes a prompt into the prefix cache, in whole blocks."""
-        self._validate(prompt_ids)
+        self._check(prompt_ids)
         cached = 0
         one = SamplingParams(temperature=0, max_tokens=1)
         async with aclosing(self._outputs(prompt_ids, one)) as outputs:
             async for output in outputs:
                 cached = output.num_cached_tokens or 0
-        return PrefillResult(cached, len(prompt_ids) - cached)
+        block = self._llm.vllm_config.cache_config.block_size
+        return PrefillResult(cached, max(0, len(prompt_ids) // block * block - cached))
 
     def stats(self) -> EngineStats:
         """The engine's load now. vLLM tells no split: whatever exceeds the batch waits."""
@@ -218,7 +219,7 @@ class VllmEngine:
             output_tokens=self._output_tokens,
         )
 
-    def _validate(self, prompt_ids: tuple[int, ...]) -> None:
+    def _check(self, prompt_ids: tuple[int, ...]) -> None:
         if self._llm is None:
             raise EngineClosedError("the engine is not running")
         if not prompt_ids:
@@ -228,6 +229,8 @@ class VllmEngine:
             raise InvalidPromptError(f"id {wrong} is outside the vocabulary of {self._vocab_size}")
         if len(prompt_ids) >= self._max_model_len:
             raise PromptTooLongError(len(prompt_ids), self._max_model_len)
+        if self._running >= self._options.max_batch + self._options.max_waiting:
+            raise EngineOverloadedError(f"{self._running} requests are in the engine already")
 
     async def _outputs(
         self, prompt_ids: tuple[int, ...], params: SamplingParams

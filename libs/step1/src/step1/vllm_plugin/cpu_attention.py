@@ -14,12 +14,16 @@ Not for speed on GPUs: there vLLM's Triton backend does this.
 from typing import Any, ClassVar
 
 import torch
-from vllm.v1.attention.backend import AttentionType
+from vllm.config import VllmConfig, get_layers_from_vllm_config
+from vllm.model_executor.layers.attention import Attention
+from vllm.v1.attention.backend import AttentionType, CommonAttentionMetadata
 from vllm.v1.attention.backends.cpu_attn import (
     CPUAttentionBackend,
     CPUAttentionBackendImpl,
     CPUAttentionMetadata,
+    CPUAttentionMetadataBuilder,
 )
+from vllm.v1.kv_cache_interface import AttentionSpec
 
 
 class SqrtAlibiCpuImpl(CPUAttentionBackendImpl):  # type: ignore[misc]
@@ -141,6 +145,47 @@ class SqrtAlibiCpuImpl(CPUAttentionBackendImpl):  # type: ignore[misc]
         return attended.reshape(batch, steps, self.num_heads, self.head_size).to(query.dtype)
 
 
+class SqrtAlibiCpuMetadataBuilder(CPUAttentionMetadataBuilder):  # type: ignore[misc]
+    """What a step's layers are told; the stock kernel's work plan only where that kernel runs.
+
+    The stock plan knows head sizes in multiples of 32 only; here every size will do.
+    """
+
+    def __init__(
+        self,
+        kv_cache_spec: AttentionSpec,
+        layer_names: list[str],
+        vllm_config: VllmConfig,
+        device: torch.device,
+    ) -> None:
+        super().__init__(kv_cache_spec, layer_names, vllm_config, device)
+        layers = get_layers_from_vllm_config(vllm_config, Attention, layer_names)
+        self.all_sqrt = all(
+            isinstance(layer.impl, SqrtAlibiCpuImpl) and layer.impl.use_alibi_sqrt
+            for layer in layers.values()
+        )
+
+    def build(
+        self,
+        common_prefix_len: int,
+        common_attn_metadata: CommonAttentionMetadata,
+        fast_build: bool = False,
+    ) -> CPUAttentionMetadata:
+        """Metadata of one step for this group of layers."""
+        if not self.all_sqrt:
+            return super().build(common_prefix_len, common_attn_metadata, fast_build)
+        return CPUAttentionMetadata(
+            num_actual_tokens=common_attn_metadata.num_actual_tokens,
+            max_query_len=common_attn_metadata.max_query_len,
+            query_start_loc=common_attn_metadata.query_start_loc,
+            max_seq_len=common_attn_metadata.max_seq_len,
+            seq_lens=common_attn_metadata.seq_lens,
+            block_table=common_attn_metadata.block_table_tensor,
+            slot_mapping=common_attn_metadata.slot_mapping,
+            scheduler_metadata=None,
+        )
+
+
 class SqrtAlibiCpuBackend(CPUAttentionBackend):  # type: ignore[misc]
     """vLLM's CPU backend plus square-root ALiBi."""
 
@@ -155,3 +200,8 @@ class SqrtAlibiCpuBackend(CPUAttentionBackend):  # type: ignore[misc]
     def get_impl_cls() -> type[SqrtAlibiCpuImpl]:
         """The implementation class of a layer."""
         return SqrtAlibiCpuImpl
+
+    @staticmethod
+    def get_builder_cls() -> type[SqrtAlibiCpuMetadataBuilder]:
+        """The class that prepares a step."""
+        return SqrtAlibiCpuMetadataBuilder
