@@ -8,4 +8,5 @@ out=demo-output
 mkdir -p "$out"
 trap '"$parley" down --state "$state" >/dev/null 2>&1 || true' EXIT
 "$parley" up --state "$state"
-"$parley" ask e2e-tests/data/question.wav --state "$state" --output "$out/answer.wav" --timeline "$out/turn.html"
+"$parley" ask e2e-tests/data/question.wav --state "$state" --seed 5 \
+  --output "$out/answer.wav" --timeline "$out/turn.html"
