@@ -38,6 +38,8 @@ OWNED = (
     "tokenizer.api_key", "stages.*.address", "stages.*.tls", "stages.*.api_key",
 )  # fmt: skip
 
+# Words that may change without the shape; Helm fills in no defaults, and parts of a section are enough.
+NOT_SHAPE = {"default", "title", "description", "required", "properties", "$defs", "writeOnly"}
 STRINGS = {"type": "object", "additionalProperties": {"type": "string"}}
 QUANTITY = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"}
 QUANTITIES = {
@@ -194,11 +196,10 @@ def _settings(
             return node
         if "$ref" in node:
             return plain(known[node["$ref"].rpartition("/")[2]], path)
-        # Helm fills in no defaults, and parts of a section are enough.
         kept = {
             key: plain(each, path)
             for key, each in node.items()
-            if key not in {"default", "title", "required", "properties", "$defs", "writeOnly"}
+            if key not in NOT_SHAPE
             and not (key == "format" and each in {"path", "password"})
         }
         if "properties" in node:

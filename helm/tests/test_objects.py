@@ -1,0 +1,375 @@
+"""Everything around the pods: one check at least for each template."""
+
+import json
+import re
+import shutil
+import stat
+import subprocess
+
+import pytest
+import yaml
+from chart import CHART, REPOSITORY, SERVICES, VARIANTS, container
+from parley_client.command.main import app
+from parley_core import telemetry
+from parley_gateway import latency, session_metrics
+from prometheus_client import REGISTRY
+from typer.testing import CliRunner
+
+import make_dashboard
+
+pytestmark = pytest.mark.unit
+
+
+def test_stages_are_headless_so_that_callers_balance(variant):
+    for service in SERVICES:
+        spec = variant.one("Service", f"parley-{service}")["spec"]
+        assert spec.get("clusterIP") == (None if service == "gateway" else "None")
+        assert spec["ports"][0] | {"name": "grpc", "appProtocol": "grpc"} == spec["ports"][0]
+
+
+def test_the_gateways_metrics_are_not_on_its_public_service(render):
+    public = render(**VARIANTS["everything"]).one("Service", "parley-gateway")["spec"]
+    assert public["type"] == "NodePort"
+    assert [each["name"] for each in public["ports"]] == ["grpc"]
+    assert public["ports"][0]["nodePort"] == 30051
+
+
+def test_service_accounts_carry_no_token(variant):
+    accounts = variant.all("ServiceAccount")
+    assert len(accounts) == len(SERVICES)
+    assert all(each["automountServiceAccountToken"] is False for each in accounts)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_each_way_of_scaling_makes_one_scaler_for_its_deployment(service, render):
+    def scalers(mode):
+        rendered = render(values={"services": {service: {"autoscaling": {"mode": mode}}}})
+        deployment = rendered.one("Deployment", f"parley-{service}")
+        kinds = [
+            each
+            for each in rendered.objects
+            if each["kind"] in {"HorizontalPodAutoscaler", "ScaledObject"}
+            and each["spec"]["scaleTargetRef"]["name"] == f"parley-{service}"
+        ]
+        return deployment, kinds
+
+    deployment, found = scalers("none")
+    assert found == [] and deployment["spec"]["replicas"] >= 1
+    deployment, (hpa,) = scalers("hpa")
+    assert hpa["kind"] == "HorizontalPodAutoscaler" and "replicas" not in deployment["spec"]
+    deployment, (keda,) = scalers("keda")
+    assert keda["kind"] == "ScaledObject" and "replicas" not in deployment["spec"]
+    assert keda["spec"]["triggers"][0]["metadata"]["query"].strip()
+
+
+def test_a_group_over_nodes_is_scaled_as_a_group(render):
+    rendered = render(**VARIANTS["everything"])
+    target = rendered.one("ScaledObject", "parley-chat-llm")["spec"]["scaleTargetRef"]
+    assert target["kind"] == "LeaderWorkerSet"
+
+
+def test_every_deployment_has_a_disruption_budget_that_lets_a_drain_go_on(render):
+    rendered = render()
+    assert rendered.names("PodDisruptionBudget") == {f"parley-{each}" for each in SERVICES}
+    for each in rendered.all("PodDisruptionBudget"):
+        assert each["spec"]["maxUnavailable"] == 1
+        assert each["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+
+
+def test_one_node_has_no_budget_that_would_block_its_drain(render):
+    assert render(**VARIANTS["pocket"]).all("PodDisruptionBudget") == []
+
+
+def test_the_priority_class_is_used_by_every_service(render):
+    rendered = render(**VARIANTS["everything"])
+    (made,) = rendered.all("PriorityClass")
+    for service in SERVICES:
+        spec = rendered.service_pod(service)["spec"]
+        assert spec["priorityClassName"] == made["metadata"]["name"]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"source": "seeded"}, ["parley", "weights", "seed", "/weights/models"]),
+        ({"source": "claim", "existingClaim": "models"}, ["parley", "weights", "check"]),
+        ({"source": "image", "image": "weights:1"}, ["fill_weights.py", "copy", "/weights/models"]),
+        ({"source": "hub"}, ["fill_weights.py", "hub", "stepfun-ai/Step-Audio-Chat"]),
+    ],
+)
+def test_weights_come_by_a_job_that_verifies_them(values, words, render):
+    (job,) = render(values={"weights": values}).all("Job")
+    command = " ".join(container(job["spec"]["template"])["command"])
+    assert all(word in command for word in words)
+    assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never"
+
+
+def test_other_weights_are_another_job(render):
+    def name(seed):
+        return render(values={"weights": {"seed": seed}}).all("Job")[0]["metadata"]["name"]
+
+    assert name(1) == name(1)
+    assert name(1) != name(2)
+
+
+def test_claims_of_weights_and_voices_outlive_an_uninstall(render):
+    claims = render().all("PersistentVolumeClaim")
+    assert {each["metadata"]["name"] for each in claims} == {"parley-weights", "parley-voices"}
+    assert all(each["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"} for each in claims)
+
+
+def test_an_existing_claim_is_used_and_none_is_made(render):
+    rendered = render(values={"voices": {"existingClaim": "mine"}, **VARIANTS["claim"]["values"]})
+    assert rendered.all("PersistentVolumeClaim") == []
+
+
+def test_bundled_redis_keeps_an_append_only_file_and_asks_for_a_password(render):
+    rendered = render()
+    config = rendered.one("ConfigMap", "parley-redis")["data"]["redis.conf"]
+    assert "appendonly yes" in config and "maxmemory-policy noeviction" in config
+    secret = rendered.one("Secret", "parley-redis")
+    assert secret["data"]["password"]
+    redis = rendered.one("StatefulSet", "parley-redis")
+    assert redis["spec"]["volumeClaimTemplates"][0]["metadata"]["name"] == "data"
+    assert "requirepass" in container(redis["spec"]["template"])["command"][-1]
+    assert "REDIS_PASSWORD" not in json.dumps(rendered.one("ConfigMap", "parley-asr-context"))
+
+
+def test_redis_limits_leave_room_over_max_memory(variant):
+    for redis in variant.all("StatefulSet"):
+        config = variant.one("ConfigMap", "parley-redis")["data"]["redis.conf"]
+        used = int(re.search(r"maxmemory (\d+)mb", config)[1])
+        limit = container(redis["spec"]["template"])["resources"]["limits"]["memory"]
+        assert int(limit.removesuffix("Mi")) >= 1.5 * used
+
+
+def test_external_redis_comes_by_secret_and_nothing_is_bundled(render):
+    rendered = render(**VARIANTS["gpu"])
+    assert rendered.all("StatefulSet") == [] and rendered.all("Secret") == []
+    (url,) = [
+        each
+        for each in container(rendered.service_pod("asr-context"))["env"]
+        if each["name"] == "PARLEY_ASR_CONTEXT_REDIS__URL"
+    ]
+    assert url["valueFrom"] == {"secretKeyRef": {"name": "parley-redis-url", "key": "url"}}
+
+
+def test_certificates_name_the_services_and_serve_both_ends(render):
+    rendered = render(**VARIANTS["gpu"])
+    for service in SERVICES:
+        spec = rendered.one("Certificate", f"parley-{service}")["spec"]
+        assert f"parley-{service}" in spec["dnsNames"]
+        assert set(spec["usages"]) == {"server auth", "client auth"}
+        mounted = [
+            each["secret"]["secretName"]
+            for each in rendered.service_pod(service)["spec"]["volumes"]
+            if each["name"] == "tls"
+        ]
+        assert mounted == [spec["secretName"]]
+
+
+def test_an_issuer_of_yours_is_used_and_no_other_made(render):
+    rendered = render(
+        values={
+            "tls": {
+                "mode": "certManager",
+                "certManager": {"issuerRef": {"name": "corp", "kind": "ClusterIssuer"}},
+            }
+        }
+    )
+    assert rendered.all("Issuer") == []
+    assert {each["spec"]["issuerRef"]["name"] for each in rendered.all("Certificate")} == {"corp"}
+
+
+def test_given_certificates_are_mounted_by_name(render):
+    rendered = render(**VARIANTS["given-certificates"])
+    assert rendered.all("Certificate") == []
+    names = {
+        service: next(v for v in rendered.service_pod(service)["spec"]["volumes"] if v["name"] == "tls")
+        for service in SERVICES
+    }
+    assert names["gateway"]["secret"]["secretName"] == "gateway-cert"
+    assert names["tts"]["secret"]["secretName"] == "parley-tts-tls"
+
+
+def test_private_keys_are_read_by_owner_and_group_only(render):
+    rendered = render(**VARIANTS["everything"])
+    for name, pod in rendered.pods():
+        for volume in pod["spec"].get("volumes", []):
+            if "secret" in volume and "items" not in volume["secret"]:
+                assert volume["secret"]["defaultMode"] == stat.S_IRUSR | stat.S_IRGRP, name
+
+
+def test_ingress_and_route_lead_to_the_gateway(render):
+    rendered = render(**VARIANTS["everything"])
+    (ingress,) = rendered.all("Ingress")
+    backend = ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]
+    assert backend == {"name": "parley-gateway", "port": {"name": "grpc"}}
+    (route,) = rendered.all("GRPCRoute")
+    assert route["spec"]["rules"][0]["backendRefs"] == [{"name": "parley-gateway", "port": 50051}]
+    services = {each["method"]["service"] for each in route["spec"]["rules"][0]["matches"]}
+    from parley_gateway.conversation_service import FULL_NAME as CONVERSATION
+    from parley_gateway.speech_service import FULL_NAME as SPEECH
+
+    assert services == {CONVERSATION, SPEECH}
+
+
+def test_the_service_monitor_scrapes_each_service_once(render):
+    rendered = render(**VARIANTS["gpu"])
+    (monitor,) = rendered.all("ServiceMonitor")
+    wanted = monitor["spec"]["selector"]["matchLabels"].items()
+    port = monitor["spec"]["endpoints"][0]["port"]
+    scraped = [
+        each["metadata"]["labels"][monitor["spec"]["jobLabel"]]
+        for each in rendered.all("Service")
+        if wanted <= each["metadata"]["labels"].items()
+        and port in {p["name"] for p in each["spec"]["ports"]}
+    ]
+    assert sorted(scraped) == sorted(SERVICES)
+
+
+# -- what dashboards and rules ask for must be what the services report
+
+METRICS = {
+    sample: family
+    for family in REGISTRY.collect()
+    if family.name.startswith("parley_")
+    for sample in (
+        (family.name + "_total",)
+        if family.type == "counter"
+        else tuple(family.name + end for end in ("_bucket", "_sum", "_count"))
+        if family.type == "histogram"
+        else (family.name,)
+    )
+}
+assert telemetry and latency and session_metrics
+LABELS = {
+    "parley_requests_total": {"service", "method", "code", "reason"},
+    "parley_requests_running": {"service", "method"},
+    "parley_stage_latency_seconds_bucket": {"stage", "phase", "le"},
+    "parley_gap_seconds_bucket": {"kind", "le"},
+    "parley_time_to_first_audio_seconds_bucket": {"kind", "le"},
+    "parley_engine_requests_queued": {"engine"},
+    "parley_engine_requests_running": {"engine"},
+}
+TARGET = {"namespace", "job", "pod", "instance", "container"}
+CALL = re.compile(r"\b((?:parley_\w+|up))(?:\{([^}]*)\})?")
+
+
+def expressions(rendered):
+    for rule in rendered.all("PrometheusRule"):
+        for group in rule["spec"]["groups"]:
+            for each in group["rules"]:
+                yield each["expr"]
+    for each in rendered.all("ScaledObject"):
+        yield each["spec"]["triggers"][0]["metadata"]["query"]
+    for each in rendered.all("ConfigMap"):
+        for name, text in each["data"].items():
+            if name.endswith(".json"):
+                for panel in json.loads(text)["panels"]:
+                    yield from (target["expr"] for target in panel.get("targets", []))
+
+
+def test_every_metric_and_label_that_is_asked_for_is_reported(render):
+    asked = list(expressions(render(**VARIANTS["gpu"])))
+    assert len(asked) > 30
+    for text in asked:
+        assert text.count("(") == text.count(")") and text.count("{") == text.count("}"), text
+        for name, matchers in CALL.findall(text):
+            assert name == "up" or name in METRICS, f"{name} in {text}"
+            labels = set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", matchers or ""))
+            known = TARGET | LABELS.get(name, set())
+            assert labels <= known, f"{labels - known} of {name}"
+        for names in re.findall(r"\bby\s*\(([^)]*)\)", text):
+            grouped = {each.strip() for each in names.split(",")}
+            assert grouped <= TARGET.union(*LABELS.values()), text
+
+
+def test_labels_told_here_are_those_of_the_metrics():
+    for name, labels in LABELS.items():
+        metric = name.removesuffix("_total").removesuffix("_bucket")
+        (found,) = [
+            each._labelnames
+            for each in set(REGISTRY._collector_to_names)
+            if getattr(each, "_name", None) == metric
+        ]
+        assert set(found) | ({"le"} if name.endswith("_bucket") else set()) == labels, name
+
+
+@pytest.mark.parametrize("seconds", [0.6, 1, 1.5])
+def test_the_gap_objective_is_a_bucket_of_the_histogram(seconds, render):
+    rendered = render(
+        values={
+            "monitoring": {"rules": {"enabled": True, "objectives": {"gapSeconds": seconds}}}
+        }
+    )
+    edges = {str(float(each)) for each in telemetry.LATENCY_BUCKETS}
+    text = yaml.safe_dump(rendered.all("PrometheusRule"))
+    asked = set(re.findall(r'parley_gap_seconds_bucket\{[^}]*le="([\d.]+)"', text))
+    assert asked == {str(float(seconds))} and asked <= edges
+
+
+def test_every_alert_has_a_runbook_that_is_there(render):
+    (rule,) = render(**VARIANTS["everything"]).all("PrometheusRule")
+    alerts = [each for group in rule["spec"]["groups"] for each in group["rules"] if "alert" in each]
+    assert len({each["alert"] for each in alerts}) >= 8
+    for each in alerts:
+        path = each["annotations"]["runbook"]
+        text = (REPOSITORY / path).read_text()
+        assert each["alert"] in text, path
+        assert each["annotations"]["runbook_url"] == f"https://git.example.com/blob/main/{path}"
+        assert each["labels"]["severity"] in {"critical", "warning"}
+
+
+def test_dashboards_are_config_maps_that_grafana_finds(render):
+    rendered = render(**VARIANTS["gpu"])
+    boards = [each for each in rendered.all("ConfigMap") if "-dashboard-" in each["metadata"]["name"]]
+    assert len(boards) == len(list((CHART / "dashboards").glob("*.json"))) > 0
+    for each in boards:
+        assert each["metadata"]["labels"]["grafana_dashboard"] == "1"
+        (text,) = each["data"].values()
+        board = json.loads(text)
+        ids = [panel["id"] for panel in board["panels"]]
+        assert len(ids) == len(set(ids)) and board["uid"]
+
+
+def test_the_helm_test_uses_commands_and_options_that_exist(render):
+    pod = render().one("Pod", "parley-test")
+    assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    script = container(pod)["command"][-1]
+    calls = [line.split() for line in script.splitlines() if line.startswith("parley ")]
+    assert len(calls) == 4
+    for words in calls:
+        command = [word for word in words[1:3] if word in {"voices", "list", "say", "transcribe", "ask"}]
+        help_text = CliRunner(env={"COLUMNS": "200"}).invoke(app, [*command, "--help"]).output
+        for option in (word for word in words if word.startswith("-") and not word.endswith(".wav")):
+            assert option in help_text, (command, option)
+
+
+def test_weights_commands_of_the_job_exist():
+    for command, option in (("seed", "--seed"), ("check", "--json")):
+        output = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["weights", command, "--help"]).output
+        assert option in output
+
+
+def test_notes_tell_what_is_not_protected(helm, tmp_path):
+    """Helm shows notes only where a cluster is; as a template of a copy they come out anywhere."""
+    copy = tmp_path / "parley"
+    shutil.copytree(CHART, copy)
+    text = (copy / "templates" / "NOTES.txt").read_text()
+    (copy / "templates" / "notes.yaml").write_text(
+        f'{{{{ define "notes" }}}}{text}{{{{ end }}}}notes: {{{{ include "notes" . | toJson }}}}'
+    )
+    done = subprocess.run(
+        [helm, "template", "parley", str(copy), "-f", str(CHART / "values-kind.yaml"), "-s", "templates/notes.yaml"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    notes = yaml.safe_load(done.stdout)["notes"]
+    assert "no auth is configured" in notes and "random numbers" in notes
+    assert "port-forward service/parley-gateway 50051:50051" in notes
+
+
+def test_the_dashboards_are_current():
+    for name, text in make_dashboard.build().items():
+        assert (CHART / "dashboards" / name).read_text() == text, "run helm/make_dashboard.py"

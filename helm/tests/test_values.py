@@ -1,0 +1,113 @@
+"""values.yaml, its variants and the schema that guards them."""
+
+import json
+import re
+import subprocess
+
+import pytest
+import yaml
+from chart import CHART, VARIANTS, ChartRefusedError
+
+import values_schema
+
+pytestmark = pytest.mark.unit
+
+FILES = sorted(path.name for path in CHART.glob("values-*.yaml"))
+
+
+def test_the_schema_is_made_of_the_services_settings_as_they_are_now():
+    current = (CHART / "values.schema.json").read_text()
+    assert current == json.dumps(values_schema.build(), indent=1, ensure_ascii=False) + "\n", (
+        "run .venv/bin/python helm/values_schema.py"
+    )
+
+
+def objects_of(schema, path=""):
+    if isinstance(schema, dict):
+        if schema.get("type") == "object":
+            yield path, schema
+        for key, each in schema.items():
+            yield from objects_of(each, f"{path}/{key}")
+    elif isinstance(schema, list):
+        for index, each in enumerate(schema):
+            yield from objects_of(each, f"{path}/{index}")
+
+
+def test_every_object_refuses_unknown_keys_or_is_one_of_kubernetes():
+    free = re.compile(
+        r"/(global|affinity|items)$|/networkPolicy/properties/\w+/items$|/parentRefs/items$"
+    )
+    open_objects = [
+        path
+        for path, each in objects_of(values_schema.build())
+        if "additionalProperties" not in each and not free.search(path)
+    ]
+    assert open_objects == []
+
+
+@pytest.mark.parametrize("files", [[], *([file] for file in FILES)])
+def test_lint_is_strict_and_finds_nothing(helm, files):
+    command = [helm, "lint", "--strict", str(CHART)]
+    for file in files:
+        command += ["--values", str(CHART / file)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"drainSecond": 3}, "Additional property drainSecond is not allowed"),
+        ({"redis": {"bundeld": True}}, "redis: Additional property bundeld is not allowed"),
+        ({"services": {"asr": {}}}, "services: Additional property asr is not allowed"),
+        (
+            {"services": {"tts": {"settings": {"vlm": {}}}}},
+            "services.tts.settings: Additional property vlm is not allowed",
+        ),
+        (
+            {"services": {"tts": {"settings": {"vllm": {"max_batches": 1}}}}},
+            "services.tts.settings.vllm: Additional property max_batches is not allowed",
+        ),
+        ({"services": {"vocoder": {"settings": {"euler_steps": 0}}}}, "euler_steps"),
+        ({"services": {"tts": {"autoscaling": {"mode": "always"}}}}, "autoscaling.mode"),
+        ({"drainSeconds": "30s"}, "drainSeconds: Invalid type"),
+        ({"services": {"tts": {"env": [{"name": "PARLEY_TTS_PORT", "value": "1"}]}}}, "env.0.name"),
+        ({"services": {"tts": {"resources": {"limits": {"memory": "4GB"}}}}}, "memory"),
+    ],
+)
+def test_a_wrong_key_or_value_is_refused_in_a_clear_line(render, values, told):
+    with pytest.raises(ChartRefusedError) as refused:
+        render(values=values)
+    lines = [line for line in str(refused.value).splitlines() if line.startswith("- ")]
+    assert any(told in line for line in lines), refused.value
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"weights": {"source": "claim"}}, "weights.source claim needs weights.existingClaim"),
+        ({"weights": {"source": "image"}}, "weights.source image needs weights.image"),
+        ({"weights": {"folder": ""}}, "weights.folder may be empty"),
+        ({"redis": {"bundled": False}}, "redis.external.urlSecret is needed"),
+        ({"gateway": {"ingress": {"enabled": True}}}, "gateway.ingress.host is needed"),
+        ({"gateway": {"grpcRoute": {"enabled": True}}}, "parentRefs is needed"),
+        ({"services": {"chat-llm": {"multiNode": {"enabled": True}}}}, "settings.engine: vllm"),
+    ],
+)
+def test_values_that_do_not_fit_together_are_refused_by_name(render, values, told):
+    with pytest.raises(ChartRefusedError, match=re.escape(told)):
+        render(values=values)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_the_variants_of_values_explain_every_choice_of_theirs(file):
+    """A comment on each leaf that is not one of the shapes explained above it or in values.yaml."""
+    text = (CHART / file).read_text()
+    assert yaml.safe_load(text)
+    assert text.startswith("#")
+    assert text.count("#") >= 8
+
+
+def test_all_values_files_are_tested():
+    tested = {file for each in VARIANTS.values() for file in each.get("files", [])}
+    assert tested == set(FILES)

@@ -1,0 +1,171 @@
+"""Pods: hardened, complete, and pointing at nothing that is not there."""
+
+import pytest
+from chart import SERVICES, VARIANTS, container
+
+pytestmark = pytest.mark.unit
+
+
+def containers(pod):
+    return [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
+
+
+def test_every_container_is_unprivileged_with_a_read_only_root(variant):
+    for name, pod in variant.pods():
+        security = pod["spec"]["securityContext"]
+        assert security["runAsNonRoot"] is True and security["runAsUser"] > 0, name
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        for each in containers(pod):
+            assert each["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }, (name, each["name"])
+
+
+def test_no_pod_gets_a_token_or_service_variables(variant):
+    for name, pod in variant.pods():
+        assert pod["spec"]["automountServiceAccountToken"] is False, name
+        assert pod["spec"]["enableServiceLinks"] is False, name
+
+
+def test_every_container_asks_for_resources_and_limits_memory(variant):
+    for name, pod in variant.pods():
+        for each in containers(pod):
+            assert set(each["resources"]["requests"]) >= {"cpu", "memory"}, name
+            assert "memory" in each["resources"]["limits"], name
+
+
+def test_images_carry_a_tag_that_is_not_latest(variant):
+    for name, pod in variant.pods():
+        for each in containers(pod):
+            tag = each["image"].rpartition("/")[2].partition(":")[2]
+            assert tag and tag != "latest", (name, each["image"])
+
+
+def test_every_mount_has_its_volume_and_every_volume_a_mount(variant):
+    for name, pod in variant.pods():
+        volumes = [each["name"] for each in pod["spec"].get("volumes", [])]
+        assert len(volumes) == len(set(volumes)), name
+        claims = ["data"] if name.endswith("-redis") else []
+        mounted = {m["name"] for each in containers(pod) for m in each.get("volumeMounts", [])}
+        assert mounted == set(volumes + claims), name
+
+
+def test_every_config_map_claim_account_and_own_secret_exists(variant):
+    for name, pod in variant.pods():
+        account = pod["spec"].get("serviceAccountName")
+        assert account is None or account in variant.names("ServiceAccount"), name
+        for volume in pod["spec"].get("volumes", []):
+            if "configMap" in volume:
+                assert volume["configMap"]["name"] in variant.names("ConfigMap"), name
+            if "persistentVolumeClaim" in volume:
+                claim = volume["persistentVolumeClaim"]["claimName"]
+                assert claim in variant.names("PersistentVolumeClaim") | {"models"}, name
+
+
+def test_selectors_choose_their_own_pods_and_no_others(variant):
+    labels = {name: pod["metadata"]["labels"] for name, pod in variant.pods()}
+    for kind in ("Deployment", "StatefulSet"):
+        for each in variant.all(kind):
+            wanted = each["spec"]["selector"]["matchLabels"].items()
+            chosen = {name for name, have in labels.items() if wanted <= have.items()}
+            assert chosen == {each["metadata"]["name"]}
+
+
+def test_names_fit_kubernetes_even_for_a_long_release(render):
+    for each in render(name="x" * 53, **VARIANTS["gpu"]).objects + render(name="x" * 53).objects:
+        assert len(each["metadata"]["name"]) <= 63, each["metadata"]["name"]
+
+
+def test_two_releases_share_no_object(render):
+    keys = [
+        {(each["kind"], each["metadata"]["name"]) for each in render(name=name).objects}
+        for name in ("one", "two")
+    ]
+    assert not keys[0] & keys[1]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_probes_ask_grpc_health_in_the_clear_and_the_images_client_under_tls(service, render):
+    plain = container(render().service_pod(service))
+    assert plain["readinessProbe"]["grpc"] == plain["startupProbe"]["grpc"] == {"port": 50051}
+    certain = container(
+        render(values={"tls": {"mode": "secrets"}, "gateway": {"tlsSecret": "public"}}).service_pod(service)
+    )
+    command = certain["readinessProbe"]["exec"]["command"]
+    assert command[:3] == ["python3", "/opt/parley/bin/health_probe.py", "50051"]
+    assert any(each.startswith("--ca=/etc/parley/") for each in command)
+    mounts = [each["mountPath"] for each in certain["volumeMounts"]]
+    for path in (each.partition("=")[2] for each in command if "=/" in each):
+        assert path.rpartition("/")[0] in mounts
+
+
+def test_redis_away_does_not_restart_asr_context(render):
+    """Its health says NOT_SERVING then; liveness takes any answer."""
+    probe = container(render().service_pod("asr-context"))["livenessProbe"]
+    assert probe["exec"]["command"][-1] == "--alive"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_startup_probe_waits_as_long_as_the_values_say(service, variant, render):
+    probe = container(variant.service_pod(service))["startupProbe"]
+    waits = probe["periodSeconds"] * probe["failureThreshold"]
+    assert waits >= 60
+    deployment = next(
+        (each for each in variant.all("Deployment") if each["metadata"]["name"] == f"parley-{service}"), None
+    )
+    assert deployment is None or deployment["spec"]["progressDeadlineSeconds"] > waits
+
+
+def test_pods_wait_for_weights_unless_the_claim_came_filled(render):
+    waiting = render(**VARIANTS["kind"]).service_pod("tokenizer")["spec"]["initContainers"][0]
+    assert waiting["command"][-1] == "/weights/models/parley.json"
+    assert "initContainers" not in render(**VARIANTS["claim"]).service_pod("tokenizer")["spec"]
+    assert "initContainers" not in render().service_pod("gateway")["spec"]
+
+
+def test_weights_are_read_only_for_everyone_but_the_job(variant):
+    for name, pod in variant.pods():
+        for each in containers(pod):
+            for mount in each.get("volumeMounts", []):
+                if mount["name"] == "weights" and "-weights-" not in name:
+                    assert mount["readOnly"] is True, name
+
+
+def test_pods_spread_over_nodes_and_zones(variant):
+    for service in SERVICES:
+        pod = variant.service_pod(service)
+        keys = {each["topologyKey"] for each in pod["spec"]["topologySpreadConstraints"]}
+        assert keys == {"kubernetes.io/hostname", "topology.kubernetes.io/zone"}
+
+
+def test_chat_llm_on_gpus_has_its_pool_and_shared_memory(render):
+    pod = render(**VARIANTS["gpu"]).service_pod("chat-llm")
+    assert container(pod)["image"] == "parley-chat-llm:0.1.0-gpu"
+    assert container(pod)["resources"]["limits"]["nvidia.com/gpu"] == 4
+    assert pod["spec"]["nodeSelector"] == {"parley.dev/pool": "gpu-large"}
+    assert pod["spec"]["tolerations"][0]["key"] == "nvidia.com/gpu"
+    (shm,) = [each for each in pod["spec"]["volumes"] if each["name"] == "shm"]
+    assert shm["emptyDir"] == {"medium": "Memory", "sizeLimit": "16Gi"}
+    assert {"name": "shm", "mountPath": "/dev/shm"} in container(pod)["volumeMounts"]
+
+
+def test_a_replica_over_nodes_is_a_group_of_leader_and_workers(render):
+    rendered = render(**VARIANTS["everything"])
+    assert "parley-chat-llm" not in rendered.names("Deployment")
+    (group,) = rendered.all("LeaderWorkerSet")
+    template = group["spec"]["leaderWorkerTemplate"]
+    assert template["size"] == 2
+    worker = container(template["workerTemplate"])
+    assert "LWS_LEADER_ADDRESS" in worker["command"][-1]
+    assert not {"startupProbe", "readinessProbe", "livenessProbe"} & worker.keys()
+    service = rendered.one("Service", "parley-chat-llm")
+    assert service["spec"]["selector"]["leaderworkerset.sigs.k8s.io/worker-index"] == "0"
+
+
+def test_without_a_spare_gpu_the_old_pod_goes_first(render):
+    strategy = render(**VARIANTS["gpu"]).one("Deployment", "parley-chat-llm")["spec"]["strategy"]
+    assert strategy["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+    strategy = render().one("Deployment", "parley-gateway")["spec"]["strategy"]
+    assert strategy["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}

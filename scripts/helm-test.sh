@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Fetches helm and kubectl where they are missing, then tests the chart and the images' recipes. No cluster is needed.
+#   scripts/helm-test.sh [PYTEST ARGUMENTS...]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+python=${PYTHON:-.venv/bin/python}
+[ "$#" -gt 0 ] || set -- helm/tests
+scripts/kube-tools.sh
+exec env PATH="$PWD/build/tools:$PATH" "$python" -m pytest "$@"
