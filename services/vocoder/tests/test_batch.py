@@ -10,8 +10,12 @@ def pick(deadlines: dict[str, float], most: int = 1000, frames: int = 100) -> li
     )
 
 
-def test_urgent_windows_move_alone() -> None:
-    assert pick({"far ahead": 30.0, "dry soon": 10.2, "new": 0.0}) == ["new", "dry soon"]
+def test_streams_without_sound_move_before_those_that_have_some_left() -> None:
+    assert pick({"far ahead": 30.0, "dry soon": 10.2, "dry": 9.9, "new": 9.0}) == ["new", "dry"]
+
+
+def test_streams_that_run_dry_soon_move_before_those_far_ahead() -> None:
+    assert pick({"far ahead": 30.0, "dry soon": 10.2, "sooner": 10.1}) == ["sooner", "dry soon"]
 
 
 def test_all_move_when_nothing_is_urgent() -> None:

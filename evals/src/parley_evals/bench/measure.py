@@ -42,7 +42,8 @@ class Watch:
 def median(costs: Sequence[Cost]) -> Cost:
     """Median of each kind of time by itself."""
     return Cost(
-        statistics.median(cost.wall for cost in costs), statistics.median(cost.cpu for cost in costs)
+        statistics.median(cost.wall for cost in costs),
+        statistics.median(cost.cpu for cost in costs),
     )
 
 
@@ -72,16 +73,25 @@ class Ratio:
 
 
 async def in_turns(
-    rounds: int, first: Callable[[], Awaitable[Cost]], second: Callable[[], Awaitable[Cost]]
-) -> tuple[list[Cost], list[Cost]]:
-    """Runs both sides `rounds` times, alternating which goes first, after one unmeasured round."""
-    await first()
-    await second()
-    costs: tuple[list[Cost], list[Cost]] = ([], [])
-    for turn in range(rounds):
-        sides = [(costs[0], first), (costs[1], second)]
-        for kept, side in sides if turn % 2 == 0 else reversed(sides):
-            kept.append(await side())
+    rounds: int, *sides: Callable[[], Awaitable[Cost]], warm_up: bool = True
+) -> list[list[Cost]]:
+    """Runs all sides `rounds` times, each round beginning with another one.
+
+    Args:
+        rounds: measured rounds.
+        sides: what to compare.
+        warm_up: run one more round first and forget it.
+
+    Returns:
+        The costs of each side, in order of rounds.
+    """
+    costs: list[list[Cost]] = [[] for _ in sides]
+    for turn in range(-1 if warm_up else 0, rounds):
+        for step in range(len(sides)):
+            index = (turn + step) % len(sides)
+            cost = await sides[index]()
+            if turn >= 0:
+                costs[index].append(cost)
     return costs
 
 

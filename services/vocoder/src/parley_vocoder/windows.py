@@ -29,7 +29,7 @@ class WindowSettings:
         max_prompt_frames: longest voice prompt that a window carries; of a longer one the end.
     """
 
-    ramp: tuple[int, ...] = (2, 3, 5, 8, 12)
+    ramp: tuple[int, ...] = (2, 3, 5, 8, 12, 18, 24)
     left_context: int = 6
     look_ahead: int = 2
     fade_frames: int = 8

@@ -1,8 +1,8 @@
 """Chooses which windows take an Euler step together; no tensors, no clock of its own.
 
-Urgent work goes first: a stream that has not sounded yet, or whose listener would run dry soon.
-Only when nothing is urgent do the others move, so a newcomer's small first window is not held up by
-the large windows of streams that are seconds ahead of their listeners.
+First go streams whose listeners hear nothing now: newcomers, and those that ran dry. Then those who
+will run dry soon, then the others. So a newcomer's small first window is not held up by the large
+windows of streams that still have sound to play.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,9 +35,10 @@ def choose(
     """
     ordered = sorted(ready, key=deadline)
     urgent = [item for item in ordered if deadline(item) - reserve <= now]
+    silent = [item for item in urgent if deadline(item) <= now]
     chosen: list[T] = []
     frames = 0
-    for item in urgent or ordered:
+    for item in silent or urgent or ordered:
         frames += length(item)
         if chosen and frames > most:
             break

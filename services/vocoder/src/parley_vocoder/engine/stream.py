@@ -6,7 +6,6 @@ The caller's side (`push`, `end`, iteration) runs on the event loop, the engine'
 
 import asyncio
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import Self
@@ -35,6 +34,7 @@ class TorchStream:
         *,
         max_tokens: int,
         max_ahead: int,
+        clock: Callable[[], float],
         wake: Callable[[], None],
         on_close: Callable[["TorchStream"], None],
     ) -> None:
@@ -43,6 +43,7 @@ class TorchStream:
         self._sample_rate = sample_rate
         self._max_tokens = max_tokens
         self._max_ahead = max_ahead
+        self._clock = clock
         self._wake = wake
         self._on_close = on_close
         self._loop = asyncio.get_running_loop()
@@ -52,7 +53,7 @@ class TorchStream:
         self._ended = False
         self._undelivered = 0
         self._closed = False
-        self._opened = time.monotonic()
+        self._opened = clock()
         self._first_sound: float | None = None
         self._delivered = 0
 
@@ -115,7 +116,7 @@ class TorchStream:
 
     @property
     def deadline(self) -> float:
-        """Worker: when the listener runs dry (`time.monotonic`), if playing since first sound."""
+        """Worker: when the listener runs dry, on the engine's clock, playing since first sound."""
         if self.request.whole:
             return self._opened + _PATIENCE
         if self._first_sound is None:
@@ -125,7 +126,7 @@ class TorchStream:
     def deliver(self, chunk: AudioChunk) -> None:
         """Worker: hand a chunk to the caller."""
         if self._first_sound is None:
-            self._first_sound = time.monotonic()
+            self._first_sound = self._clock()
         self._delivered += len(chunk.samples)
         with self._lock:
             self._undelivered += 1

@@ -84,14 +84,17 @@ class TorchEngine:
     Args:
         load: reads the weights; called once, off the event loop, by `warm_up`.
         settings: how to run.
+        clock: seconds that listeners play by.
     """
 
     def __init__(
         self,
         load: Callable[[], Mapping[FlowModel, Decoder]],
         settings: EngineSettings | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._load = load
+        self._clock = clock
         self._settings = settings or EngineSettings()
         self._decoders: Mapping[FlowModel, Decoder] = {}
         self.sample_rate = 0
@@ -136,6 +139,7 @@ class TorchEngine:
             self.sample_rate,
             max_tokens=settings.max_whole_tokens if request.whole else settings.max_tokens,
             max_ahead=settings.max_ahead,
+            clock=self._clock,
             wake=self._wake,
             on_close=self._close,
         )
@@ -207,7 +211,7 @@ class TorchEngine:
             ready,
             lambda work: work.stream.deadline,
             _frames,
-            time.monotonic(),
+            self._clock(),
             self._settings.reserve,
             self._settings.max_frames,
         )
