@@ -8,7 +8,9 @@ from parley_core.errors import Aborted, NotFound
 
 
 class FakeContext(Fake, context_pb2_grpc.ContextServiceServicer):
-    """Sessions and turns in dictionaries; what was said is transcribed as its length."""
+    """Sessions and turns in dictionaries; speech is transcribed as its length, or `words`."""
+
+    words = None
 
     def __post_init__(self):
         super().__post_init__()
@@ -103,7 +105,8 @@ class FakeContext(Fake, context_pb2_grpc.ContextServiceServicer):
 
     async def Transcribe(self, request, context):
         word = context_pb2.Word(text="words")
-        return context_pb2.TranscribeResponse(text=f"{len(request.content)} bytes", words=[word])
+        said = f"{len(request.content)} bytes" if self.words is None else self.words
+        return context_pb2.TranscribeResponse(text=said, words=[word])
 
     async def AcquireLease(self, request, context):
         self.find(request.session)

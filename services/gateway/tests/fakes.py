@@ -38,6 +38,10 @@ def ids_of(content: bytes) -> list[int]:
 
 
 class FakeTokenizer(Fake, tokenizer_pb2_grpc.TokenizerServiceServicer):
+    def __post_init__(self):
+        super().__post_init__()
+        self.flushes = []
+
     async def Tokenize(self, request, context):
         with self.call() as fault:
             if fault.before:
@@ -67,6 +71,7 @@ class FakeTokenizer(Fake, tokenizer_pb2_grpc.TokenizerServiceServicer):
                     case "flush":
                         await self.gate.wait()
                         tokens = audio_pb2.AudioTokens(ids=ids_of(bytes(heard)))
+                        self.flushes.append(request.flush.end_of_utterance)
                         yield tokenizer_pb2.StreamingTokenizeResponse(tokens=tokens)
                         flushed = tokenizer_pb2.Flushed(flush_id=request.flush.flush_id)
                         yield tokenizer_pb2.StreamingTokenizeResponse(flushed=flushed)

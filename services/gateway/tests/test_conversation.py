@@ -27,7 +27,7 @@ async def test_a_spoken_turn_is_heard_decided_answered_and_remembered(gateway):
         done = await talk.until("response_completed")
         await talk.call.done_writing()
         await talk.rest()
-    assert not complete.capabilities.speculation
+    assert complete.capabilities.speculation
     assert complete.output_format.sample_rate_hertz == 22_050
     kinds = talk.kinds()
     assert kinds[:2] == ["setup_complete", "resumption_update"]

@@ -1,70 +1,16 @@
 """The turn controller on a virtual clock."""
 
 import pytest
+from gateway_turn_stream import PROBLEM, Stream, kinds, of
 from parley_gateway.turns import effects as fx
 from parley_gateway.turns import events as ev
-from parley_gateway.turns.controller import State, TurnController, TurnRules
+from parley_gateway.turns.controller import State
 from parley_gateway.turns.effects import Cause, Decision, Status
 from parley_gateway.turns.end_of_turn import SilencePolicy
 from parley_gateway.turns.playback import REPORT_GRACE
-from parley_gateway.turns.problem import Problem
+from parley_gateway.turns.rules import TurnRules
 
 pytestmark = pytest.mark.unit
-
-PROBLEM = Problem(14, "STAGE_LOST", "gone")
-
-
-class Stream:
-    """A controller and a clock; `tell` returns the effects without `WakeAt`."""
-
-    def __init__(self, **rules):
-        rules = {"end_of_turn": SilencePolicy(0.8), **rules}
-        self.controller = TurnController("s", "t", TurnRules(**rules))
-        self.now = 100.0
-        self.wake = None
-
-    def tell(self, event, after=0.0):
-        self.now += after
-        effects = self.controller.feed(event, self.now)
-        for effect in effects:
-            if isinstance(effect, fx.WakeAt):
-                self.wake = effect.at
-        return [each for each in effects if not isinstance(each, fx.WakeAt)]
-
-    def wait(self, seconds):
-        """Lets time pass; ticks come when asked for."""
-        until, effects = self.now + seconds, []
-        while self.wake is not None and self.wake <= until:
-            self.now = max(self.now, self.wake)
-            self.wake = None
-            effects += self.tell(ev.Tick())
-        self.now = until
-        return effects
-
-    @property
-    def state(self):
-        return self.controller.state
-
-    def say_something(self):
-        """A turn of the user; returns the key of the reply."""
-        self.tell(ev.SpeechStarted(0.0))
-        self.tell(ev.SpeechStopped(1.0, silence=0.2), after=1.2)
-        (start,) = of(self.wait(0.6), fx.StartReply)
-        return start.key
-
-    def reply(self, key, seconds, *, done=True):
-        effects = self.tell(ev.ReplyProduced(key, "audio", seconds))
-        if done:
-            effects += self.tell(ev.ReplyFinished(key))
-        return effects
-
-
-def of(effects, kind):
-    return [each for each in effects if isinstance(each, kind)]
-
-
-def kinds(effects):
-    return [type(each) for each in effects]
 
 
 def test_a_turn_runs_from_silence_to_silence():
@@ -111,13 +57,13 @@ def test_speech_longer_than_a_backchannel_interrupts_and_is_heard_from_its_start
     stream.tell(ev.SpeechStarted(20.0), after=2.0)
     effects = stream.wait(0.3)
     assert effects == [
-        fx.CancelReply(key),
         fx.TellInterruption(key, Cause.USER_SPEECH, pytest.approx(2.3)),
         fx.CompleteResponse(key, Status.INTERRUPTED),
         fx.RecordTurn(key, Status.INTERRUPTED, pytest.approx(2.3)),
         fx.OpenUtterance("t2", 20.0),
     ]
     assert stream.state is State.USER_SPEAKING
+    assert stream.wait(0.3) == [fx.CancelReply(key)]
     assert stream.reply(key, 1.0) == [fx.DropStale(key), fx.DropStale(key)]
 
 

@@ -14,8 +14,14 @@ from parley_core.errors import InvalidArgument
 from parley_gateway.settings import GatewaySettings
 from parley_gateway.stages.chat import Function, Sampling
 from parley_gateway.stages.tts import Style
-from parley_gateway.turns.controller import TurnRules
-from parley_gateway.turns.end_of_turn import END_OF_TURN_SILENCE, Eagerness, SilencePolicy
+from parley_gateway.turns.end_of_turn import (
+    END_OF_TURN_SILENCE,
+    AdaptivePolicy,
+    Eagerness,
+    EndOfTurnPolicy,
+    SilencePolicy,
+)
+from parley_gateway.turns.rules import TurnRules
 from parley_gateway.wire import from_struct, seconds
 
 ConversationConfig = conversation_pb2.ConversationConfig
@@ -27,6 +33,7 @@ _EAGERNESS = {
     conversation_pb2.EAGERNESS_LOW: Eagerness.LOW,
     conversation_pb2.EAGERNESS_MEDIUM: Eagerness.MEDIUM,
     conversation_pb2.EAGERNESS_HIGH: Eagerness.HIGH,
+    conversation_pb2.EAGERNESS_AUTO: Eagerness.AUTO,
 }
 _EAGERNESS_NAMES = {eagerness: number for number, eagerness in _EAGERNESS.items()}
 
@@ -117,7 +124,8 @@ def default_config(settings: GatewaySettings) -> ConversationConfig:
     return ConversationConfig(
         system_prompt=settings.system_prompt,
         turn_policy=conversation_pb2.TurnPolicy(
-            eagerness=_EAGERNESS_NAMES[settings.turns.eagerness], no_speculation=True
+            eagerness=_EAGERNESS_NAMES[settings.turns.eagerness],
+            no_speculation=not settings.turns.speculation.enabled,
         ),
     )
 
@@ -163,17 +171,29 @@ def sampling(config: ConversationConfig, max_output_tokens: int) -> Sampling:
     )
 
 
-def turn_rules(config: ConversationConfig, settings: GatewaySettings) -> TurnRules:
-    """What the turn controller goes by."""
+def end_of_turn(config: ConversationConfig, settings: GatewaySettings) -> EndOfTurnPolicy:
+    """When a pause ends a turn; a new policy has learnt nothing yet."""
     policy = config.turn_policy
-    eagerness = _EAGERNESS.get(policy.eagerness, settings.turns.eagerness)
-    silence = END_OF_TURN_SILENCE[eagerness]
     if policy.HasField("end_of_turn_silence"):
-        silence = seconds(policy.end_of_turn_silence)
+        return SilencePolicy(seconds(policy.end_of_turn_silence))
+    eagerness = _EAGERNESS.get(policy.eagerness, settings.turns.eagerness)
+    if eagerness is Eagerness.AUTO:
+        return AdaptivePolicy()
+    return SilencePolicy(END_OF_TURN_SILENCE[eagerness])
+
+
+def turn_rules(
+    config: ConversationConfig, settings: GatewaySettings, end_of_turn: EndOfTurnPolicy
+) -> TurnRules:
+    """What the turn controller goes by."""
+    policy, turns = config.turn_policy, settings.turns
     return TurnRules(
-        end_of_turn=SilencePolicy(silence),
+        end_of_turn=end_of_turn,
+        speculation=None if policy.no_speculation else turns.speculation.rules(),
         interruption=not policy.no_interruption,
-        interruption_speech=settings.turns.interruption_speech_s,
+        interruption_speech=turns.interruption_speech_s,
+        sure_speech=turns.sure_speech_s,
+        words_wait=turns.words_wait_s,
         max_utterance=settings.request_limits.max_utterance_s,
     )
 
@@ -182,7 +202,7 @@ def in_force(config: ConversationConfig, settings: GatewaySettings) -> Conversat
     """The configuration as clients are told it: what this gateway cannot do does not show as on."""
     told = merge(config)
     policy = told.turn_policy
-    policy.no_speculation = True
+    policy.no_speculation = policy.no_speculation or not settings.turns.speculation.enabled
     if policy.eagerness not in _EAGERNESS:
         policy.eagerness = _EAGERNESS_NAMES[settings.turns.eagerness]
     return told

@@ -1,8 +1,9 @@
 """The reply to one turn of a conversation: its words awaited, its prompt built, its answer made.
 
 Contract: what the reply puts out goes to `produce`, keyed; how it ends is told by `run` returning
-or raising. The user's half of the turn is kept before the answer begins; the answer's half is kept
-when the controller says how the turn ended. Not for deciding whether the reply counts (`turns`).
+or raising. Nothing is written down or measured before `commit`; then the user's half of the turn is
+kept as soon as it is understood, and the answer's half when the controller says how the turn ended.
+Not for deciding whether the reply counts (`turns`).
 """
 
 import asyncio
@@ -59,9 +60,11 @@ class ConversationReply:
         """
         self.key = key
         self.latency = TurnLatency("converse")
-        self.latency.restart(speech_ended)
-        self._asked = False
         self.cut_off = False
+        self._speech_ended = speech_ended
+        self.committed = False
+        self._made = False
+        self._question: TurnUpdate | None = None
         self._kept_complete = False
         self._stages = stages
         self._settings = settings
@@ -77,12 +80,27 @@ class ConversationReply:
         """Spent so far."""
         return self._reply.usage() if self._reply else ReplyUsage()
 
+    @property
+    def text(self) -> str:
+        """Written so far."""
+        return self._reply.text if self._reply else ""
+
+    def commit(self) -> None:
+        """Takes note that this is the reply of its turn."""
+        self.committed = True
+        self.latency.restart(self._speech_ended)
+        self._keep_question()
+        if self._made:
+            self.latency.record()
+
     def heard(self, seconds: float) -> str:
         """The text that `seconds` of the sound speak."""
         return self._reply.heard(seconds) if self._reply else ""
 
     async def run(self, utterance: Utterance | None, text: str) -> None:
         """Answers the utterance, or the text where there is none.
+
+        Before `commit` the utterance is answered as far as it has been said.
 
         Raises:
             ParleyError: A stage refuses its part or is lost (possibly inside an ExceptionGroup).
@@ -99,16 +117,18 @@ class ConversationReply:
                     understood = tasks.create_task(self._understand(utterance))
                 await self._answer(remembered.result(), understood.result(), text)
             finally:
-                self.latency.record()
+                self._made = True
+                if self.committed:
+                    self.latency.record()
 
     def keep(self, status: TurnStatus, heard: float | None) -> None:
         """Writes down how the turn ended; `heard` is seconds of the sound, None for all.
 
         A turn whose words were never understood is not written down.
         """
-        if not self._asked:
+        if not self._question:
             return
-        text = self._reply.text if self._reply else ""
+        text = self.text
         heard_text = text if heard is None else self.heard(heard)
         if self._kept_complete:
             self._history.truncate(self.key.turn_id, heard_text, status)
@@ -122,7 +142,7 @@ class ConversationReply:
         if utterance is None:
             return None
         self.latency.started(tokenizer_stage.STAGE)
-        ids = await utterance.finish()
+        ids = await (utterance.finish() if self.committed else utterance.so_far())
         self.latency.output(tokenizer_stage.STAGE, len(ids))
         return UserSpeech(ids, utterance.pcm, SAMPLE_RATE)
 
@@ -150,10 +170,8 @@ class ConversationReply:
     ) -> None:
         said = text_message(message_pb2.ROLE_USER, text)
         asked = speech_message(speech.ids) if speech else said
-        self._history.keep(TurnUpdate(self.key.turn_id, user_text=text, speech=speech))
-        self._asked = True
-        if speech:
-            self._on_question_kept(self.key)
+        self._question = TurnUpdate(self.key.turn_id, user_text=text, speech=speech)
+        self._keep_question()
         plan = ReplyPlan(
             self.key,
             [*history, asked],
@@ -166,3 +184,9 @@ class ConversationReply:
         self._reply = Reply(plan, self._stages, self.latency, self._produce)
         done = await self._reply.run()
         self.cut_off = done.cut_off
+
+    def _keep_question(self) -> None:
+        if self.committed and self._question:
+            self._history.keep(self._question)
+            if self._question.speech:
+                self._on_question_kept(self.key)

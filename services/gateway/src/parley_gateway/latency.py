@@ -60,9 +60,15 @@ class TurnLatency:
         self._last_audio: float | None = None
 
     def restart(self, speech_ended: float) -> None:
-        """Sets the end of the input to now, and of the speech to a time of the clock."""
+        """Sets the end of the input to now, and of the speech to a time of the clock.
+
+        Sound made before, while it was not sure that it would be wanted, leaves now.
+        """
         self.input_ended = self._clock()
         self.speech_ended = speech_ended
+        if self._first_audio is not None and self._last_audio is not None:
+            self._first_audio = max(self._first_audio, self.input_ended)
+            self._last_audio = max(self._last_audio, self.input_ended)
 
     def started(self, stage: str) -> None:
         """The stage is sent its first input."""

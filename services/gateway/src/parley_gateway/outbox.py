@@ -37,6 +37,7 @@ class Outbox:
         self._write = write
         self._clock = clock
         self._waiting: deque[Response] = deque()
+        self._held: set[str] = set()
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -51,17 +52,26 @@ class Outbox:
         if len(self._waiting) >= _DEPTH:
             self._room.clear()
 
+    def hold(self, response_id: str) -> None:
+        """Keeps text and sound of a response back; other messages pass them."""
+        self._held.add(response_id)
+
+    def release(self, response_id: str) -> None:
+        """Keeps them back no longer."""
+        self._held.discard(response_id)
+        self._news.set()
+
     def drop(self, response_id: str) -> None:
         """Drops text and sound of a response that have not left yet."""
-        kept = [
+        self._held.discard(response_id)
+        self._waiting = deque(
             each
             for each in self._waiting
-            if each.response_id != response_id
-            or each.WhichOneof("event") not in ("audio", "text_delta")
-        ]
-        self._waiting = deque(kept)
+            if each.response_id != response_id or not _is_output(each)
+        )
         if len(self._waiting) < _DEPTH:
             self._room.set()
+        self._news.set()
 
     async def room(self) -> None:
         """Waits until the client has taken enough."""
@@ -76,12 +86,23 @@ class Outbox:
         while True:
             await self._news.wait()
             self._news.clear()
-            while self._waiting:
-                response = self._waiting.popleft()
+            while (response := self._next()) is not None:
                 if len(self._waiting) < _DEPTH:
                     self._room.set()
                 self.last_sequence += 1
                 response.sequence = self.last_sequence
                 response.session_offset.CopyFrom(duration(self._clock()))
                 await self._write(response)
-            self._empty.set()
+            if not self._waiting:
+                self._empty.set()
+
+    def _next(self) -> Response | None:
+        for place, response in enumerate(self._waiting):
+            if response.response_id not in self._held or not _is_output(response):
+                del self._waiting[place]
+                return response
+        return None
+
+
+def _is_output(response: Response) -> bool:
+    return response.WhichOneof("event") in ("audio", "text_delta")

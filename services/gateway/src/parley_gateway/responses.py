@@ -5,8 +5,9 @@ from parley.conversation.v1 import conversation_pb2
 from parley_gateway import messages
 from parley_gateway.latency import TurnLatency
 from parley_gateway.opening import Opening
-from parley_gateway.reply import ReplyAudio, ReplyEvent, ReplyText, ReplyUsage
+from parley_gateway.reply import ReplyUsage
 from parley_gateway.settings import GatewaySettings
+from parley_gateway.speech import SpeechAudio
 from parley_gateway.turns import effects as fx
 from parley_gateway.turns.events import ReplyKey
 from parley_gateway.turns.problem import Problem
@@ -39,8 +40,8 @@ def setup_complete(
     """The answer to the setup; tells what this gateway can do, and nothing that it cannot."""
     limits = settings.request_limits
     capabilities = conversation_pb2.Capabilities(
-        speculation=False,
-        interruption=True,
+        speculation=not config.turn_policy.no_speculation,
+        interruption=not config.turn_policy.no_interruption,
         resumption=True,
         functions=False,
         audio_output_model=False,
@@ -80,20 +81,20 @@ def decision(effect: fx.TellDecision) -> Response:
     return Response(turn_id=effect.key.turn_id, turn_decision=told)
 
 
-def started(key: ReplyKey) -> Response:
-    """A reply begins."""
-    told = conversation_pb2.ResponseStarted(revision=key.revision, speculative=False)
+def started(key: ReplyKey, *, speculative: bool = False) -> Response:
+    """A reply begins to be heard; `speculative`: it was begun before the turn had ended."""
+    told = conversation_pb2.ResponseStarted(revision=key.revision, speculative=speculative)
     return _of(key, Response(response_started=told))
 
 
-def output(event: ReplyEvent) -> Response | None:
-    """What a reply put out, if clients are told it as it is."""
-    match event:
-        case ReplyText(key, text):
-            return _of(key, Response(text_delta=conversation_pb2.TextDelta(text=text)))
-        case ReplyAudio(key, audio):
-            return _of(key, Response(audio=messages.audio_output(audio)))
-    return None
+def text(key: ReplyKey, delta: str) -> Response:
+    """A piece of a reply's text."""
+    return _of(key, Response(text_delta=conversation_pb2.TextDelta(text=delta)))
+
+
+def audio(key: ReplyKey, piece: SpeechAudio) -> Response:
+    """A piece of a reply's sound."""
+    return _of(key, Response(audio=messages.audio_output(piece)))
 
 
 def interruption(effect: fx.TellInterruption, heard_text: str) -> Response:

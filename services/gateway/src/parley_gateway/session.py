@@ -22,34 +22,26 @@ from parley_core.logging import get_logger
 from parley_gateway import config as conversation_config
 from parley_gateway import messages, responses
 from parley_gateway.config import ConversationConfig
-from parley_gateway.conversation_reply import ConversationReply
 from parley_gateway.history import History
 from parley_gateway.inbox import Inbox
+from parley_gateway.listening import Listening
 from parley_gateway.microphone import Microphone
 from parley_gateway.opening import Opening
 from parley_gateway.outbox import Outbox
-from parley_gateway.reply import ReplyAudio, ReplyEvent
-from parley_gateway.session_metrics import STALE_DROPPED, STREAMS
+from parley_gateway.replying import Replying
+from parley_gateway.session_metrics import FALSE_ALARMS, STALE_DROPPED, STREAMS
 from parley_gateway.settings import GatewaySettings
 from parley_gateway.stages.bundle import Stages
-from parley_gateway.stages.context import TurnStatus, TurnUpdate
+from parley_gateway.stages.context import TurnUpdate
 from parley_gateway.turns import effects as fx
 from parley_gateway.turns import events as ev
 from parley_gateway.turns.controller import State, TurnController
 from parley_gateway.turns.events import ReplyKey
-from parley_gateway.turns.problem import Problem
-from parley_gateway.utterance import Utterance
 
 Request = conversation_pb2.StreamingConverseRequest
 Response = conversation_pb2.StreamingConverseResponse
 
 _CLEAN_UP_S = 2.0
-_STATUSES = {
-    fx.Status.COMPLETED: TurnStatus.COMPLETED,
-    fx.Status.INTERRUPTED: TurnStatus.INTERRUPTED,
-    fx.Status.CANCELLED: TurnStatus.CANCELLED,
-    fx.Status.FAILED: TurnStatus.FAILED,
-}
 _log = get_logger("parley.gateway.session")
 
 
@@ -89,11 +81,20 @@ class SessionRunner:
         session, fence = opening.session.name, opening.lease.fence
         self._outbox = Outbox(write, self._elapsed, opening.session.last_sequence)
         self._history = History(stages.context, session, fence, self._on_history_lost)
-        rules = conversation_config.turn_rules(self.config, settings)
+        self._end_of_turn = conversation_config.end_of_turn(self.config, settings)
+        rules = conversation_config.turn_rules(self.config, settings, self._end_of_turn)
         self._controller = TurnController(session, turn_prefix, rules)
-        self._utterance: Utterance | None = None
-        self._reply: ConversationReply | None = None
-        self._reply_task: asyncio.Task[None] | None = None
+        self._listening = Listening(stages, settings, microphone, self.feed)
+        self._replying = Replying(
+            stages,
+            settings,
+            self._outbox,
+            self._history,
+            output_rate=opening.output_rate,
+            feed=self.feed,
+            backlog=self._controller.backlog,
+            on_question_kept=self._expect_transcript,
+        )
         self._transcripts: set[asyncio.Task[None]] = set()
         self._wake_at: float | None = None
         self._wake_changed = asyncio.Event()
@@ -143,8 +144,7 @@ class SessionRunner:
 
     def hear(self, pcm: bytes) -> None:
         """Takes the user's audio, PCM_S16LE, mono, 16 kHz."""
-        if self._utterance:
-            self._utterance.hear(pcm)
+        self._listening.hear(pcm)
 
     def close_input(self) -> None:
         """Takes note that the client sends nothing more."""
@@ -154,110 +154,79 @@ class SessionRunner:
 
     def reconfigure(self, config: ConversationConfig) -> None:
         """Goes by another configuration from the next turn on."""
+        if config.turn_policy != self.config.turn_policy:
+            self._end_of_turn = conversation_config.end_of_turn(config, self._settings)
         self.config = config
-        self._controller.rules = conversation_config.turn_rules(config, self._settings)
+        self._controller.rules = conversation_config.turn_rules(
+            config, self._settings, self._end_of_turn
+        )
         self._history.update_session(
             config=conversation_config.to_json(config), system_prompt=config.system_prompt
         )
+        self.feed(ev.BasisChanged())
 
     # What is decided
 
     def feed(self, event: ev.Event) -> None:
         """Tells the controller, and does what it decides."""
-        for effect in self._controller.feed(event, time.monotonic()):
-            self._execute(effect)
+        now = time.monotonic()
+        if isinstance(event, ev.SpeechStopped):
+            self._do(self._controller.feed(ev.QueueMeasured(self._stages.chat.load.wait(now)), now))
+        self._do(self._controller.feed(event, now))
         self._check_end()
 
+    def _do(self, effects: list[fx.Effect]) -> None:
+        for effect in effects:
+            self._execute(effect)
+        self._replying.moved()
+
     def _execute(self, effect: fx.Effect) -> None:
+        listening, replying = self._listening, self._replying
         match effect:
-            case fx.Send(_, output):
-                self._send_output(output)
+            case fx.Send():
+                replying.send(effect)
             case fx.WakeAt(at):
                 self._wake_at = at
                 self._wake_changed.set()
+            case fx.HoldSending(key):
+                self._outbox.hold(key.response_id)
+            case fx.ReleaseSending(key):
+                self._outbox.release(key.response_id)
             case fx.TellActivity():
                 self._outbox.put(responses.activity(effect))
             case fx.TellDecision():
                 self._outbox.put(responses.decision(effect))
             case fx.OpenUtterance(turn_id, offset):
-                self._open_utterance(turn_id, offset)
-            case fx.StartReply(key, text, speech_ended_at):
-                self._start_reply(key, text, speech_ended_at)
-            case fx.CancelReply():
-                if self._reply_task:
-                    self._reply_task.cancel()
-            case fx.TellInterruption(key, _, heard):
-                self._outbox.drop(key.response_id)
-                text = self._reply.heard(heard) if self._reply else ""
-                self._outbox.put(responses.interruption(effect, text))
+                listening.open(self._tasks, turn_id, offset)
+            case fx.DropUtterance():
+                listening.drop()
+            case fx.RecognizeWords(turn_id):
+                listening.recognize(self._tasks, turn_id)
+            case fx.StartReply(_, text, _, speculative):
+                utterance = listening.utterance if speculative else None
+                if text is None and not speculative:
+                    utterance = listening.end()
+                replying.start(self._tasks, effect, self.config, utterance)
+            case fx.CommitReply():
+                listening.end()
+                replying.commit(effect)
+            case fx.DiscardReply(key):
+                replying.discard(key)
+            case fx.CancelReply(key):
+                replying.cancel(key)
+            case fx.ResumeReply():
+                FALSE_ALARMS.inc()
+                replying.resume(effect)
+            case fx.TellInterruption():
+                replying.interrupt(effect)
             case fx.CompleteResponse():
-                self._complete(effect)
-            case fx.RecordTurn(_, status, heard_seconds):
-                if self._reply:
-                    self._reply.keep(_STATUSES[status], heard_seconds)
-                self._history.update_session(last_sequence=self._outbox.last_sequence)
+                replying.complete(effect)
+            case fx.RecordTurn():
+                replying.record(effect)
             case fx.TellNotice(problem):
                 self._outbox.put(responses.notice(problem))
             case fx.DropStale():
                 STALE_DROPPED.inc()
-
-    def _open_utterance(self, turn_id: str, offset: float) -> None:
-        deadline = self._settings.stages.tokenizer.deadline_s
-        utterance = Utterance(self._stages.tokenizer, turn_id, deadline)
-        utterance.hear(self._microphone.since(offset - self._settings.turns.pre_roll_s))
-        self._utterance = utterance
-        self._tasks.create_task(utterance.run())
-
-    def _start_reply(self, key: ReplyKey, text: str | None, speech_ended: float) -> None:
-        utterance: Utterance | None = None
-        if text is None and self._utterance:
-            utterance, self._utterance = self._utterance, None
-            utterance.end()
-        reply = ConversationReply(
-            key,
-            self._stages,
-            self._settings,
-            self.config,
-            self._history,
-            output_rate=self._opening.output_rate,
-            speech_ended=speech_ended,
-            produce=self._produce,
-            on_question_kept=self._expect_transcript,
-        )
-        self._reply = reply
-        self._outbox.put(responses.started(key))
-        self._reply_task = self._tasks.create_task(self._run_reply(reply, utterance, text or ""))
-
-    async def _run_reply(
-        self, reply: ConversationReply, utterance: Utterance | None, text: str
-    ) -> None:
-        try:
-            await reply.run(utterance, text)
-        except Exception as error:
-            problem = messages.problem_of(error)
-            if problem is None:
-                _log.exception("reply_crashed", turn=reply.key.turn_id)
-                problem = Problem(13, "INTERNAL", "an internal error; the server's log has it")
-            self.feed(ev.ReplyFailed(reply.key, problem))
-        else:
-            self.feed(ev.ReplyFinished(reply.key))
-
-    async def _produce(self, event: ReplyEvent) -> None:
-        await self._outbox.room()
-        length = event.audio.duration if isinstance(event, ReplyAudio) else 0.0
-        self.feed(ev.ReplyProduced(event.key, event, length))
-
-    def _send_output(self, output: object) -> None:
-        told = responses.output(output)  # type: ignore[arg-type]
-        if told:
-            self._outbox.put(told)
-
-    def _complete(self, effect: fx.CompleteResponse) -> None:
-        reply = self._reply
-        if not reply:
-            raise AssertionError("a response that was started is there until the next")
-        told = responses.completed(effect, reply.usage, reply.latency, cut_off=reply.cut_off)
-        self._outbox.put(told)
 
     def _expect_transcript(self, key: ReplyKey) -> None:
         task = self._tasks.create_task(self._tell_transcript(key))
@@ -317,8 +286,8 @@ class SessionRunner:
     async def _close(self) -> None:
         """Gives the session back; what was begun is kept as cancelled."""
         call_context.set_remaining(None)
-        if self._reply and not self._controller.settled:
-            self._reply.keep(TurnStatus.CANCELLED, self._controller.heard(time.monotonic()))
+        if self._controller.replying:
+            self._replying.break_off(self._controller.heard(time.monotonic()))
         self._history.update_session(last_sequence=self._outbox.last_sequence)
         try:
             async with asyncio.timeout(_CLEAN_UP_S):

@@ -7,6 +7,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from parley_gateway.turns.end_of_turn import Eagerness
+from parley_gateway.turns.rules import SpeculationRules
 from parley_gateway.vad import VadThresholds
 
 DEFAULT_SYSTEM_PROMPT = (
@@ -60,6 +61,26 @@ class VadSettings(SettingsSection):
         )
 
 
+class SpeculationSettings(SettingsSection):
+    """Replies begun before the turn is known to have ended."""
+
+    enabled: bool = True
+    pause_s: float = Field(0.2, ge=0, description="Silence after which a reply begins.")
+    max_tries: int = Field(3, ge=1, description="Attempts a turn.")
+    max_utterance_s: float = Field(30, gt=0, description="Longer turns are not tried any more.")
+    max_queue_s: float = Field(
+        0.3, ge=0, description="Wait at the chat stage above which nothing is begun early."
+    )
+
+    def rules(self) -> SpeculationRules | None:
+        """As the turn controller takes them; None when switched off."""
+        if not self.enabled:
+            return None
+        return SpeculationRules(
+            self.pause_s, self.max_tries, self.max_utterance_s, self.max_queue_s
+        )
+
+
 class TurnSettings(SettingsSection):
     """How a conversation is held where the client does not say."""
 
@@ -68,6 +89,16 @@ class TurnSettings(SettingsSection):
     interruption_speech_s: float = Field(
         0.3, ge=0, description="Shorter speech does not interrupt."
     )
+    sure_speech_s: float = Field(
+        0.6,
+        ge=0,
+        description="Shorter speech must hold words to interrupt.",
+    )
+    words_wait_s: float = Field(0.5, gt=0, description="Wait for the words of such speech.")
+    max_kept_back_s: float = Field(
+        20, gt=0, description="Audio of a reply that is made but may not be sent yet."
+    )
+    speculation: SpeculationSettings = SpeculationSettings()
 
 
 class SessionSettings(SettingsSection):

@@ -7,7 +7,7 @@ Not for where the text comes from (`reply`), or who listens.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from parley_core.audio import Resampler, float_to_pcm16, pcm16_to_float
 
@@ -36,6 +36,29 @@ class SpeechAudio:
     duration: float
     text_start: int
     text_end: int
+
+    def behind(self, seconds: float) -> "SpeechAudio":
+        """It without its first `seconds`."""
+        if seconds <= 0:
+            return self
+        samples = len(self.pcm) // 2
+        cut = min(samples, round(seconds / self.duration * samples))
+        skipped = self.duration * cut / samples
+        return replace(
+            self,
+            pcm=self.pcm[2 * cut :],
+            start=self.start + skipped,
+            duration=self.duration - skipped,
+        )
+
+    def moved(self, seconds: float, characters: int) -> "SpeechAudio":
+        """It on another clock and in another text, which it does not begin before."""
+        return replace(
+            self,
+            start=max(0.0, self.start + seconds),
+            text_start=max(0, self.text_start + characters),
+            text_end=max(0, self.text_end + characters),
+        )
 
 
 class Speech:

@@ -1,11 +1,13 @@
 """What the user says in one turn, tokenized while it is spoken.
 
-Contract: `hear` never waits, `run` belongs in a task group, `finish` waits for the last tokens. A
-tokenizer that dies half way costs one retried call: the audio is kept and tokenized as a whole.
+Contract: `hear` never waits, `run` belongs in a task group, `so_far` waits for the tokens of what
+was said up to now, `finish` for the last ones. A tokenizer that dies half way costs one retried
+call: the audio is kept and tokenized as a whole.
 Not for deciding where an utterance begins or ends (`turns`).
 """
 
 import asyncio
+from collections import deque
 
 from parley_core.errors import FailedPrecondition, ParleyError, Unavailable, from_exception
 from parley_core.logging import get_logger
@@ -36,6 +38,8 @@ class Utterance:
         self._ended = False
         self._ids: list[int] = []
         self._flushed = False
+        self._flushes: dict[str, asyncio.Event] = {}
+        self._asked: deque[str] = deque()
         self._failure: ParleyError | None = None
         self._done = asyncio.Event()
 
@@ -54,6 +58,29 @@ class Utterance:
         self._ended = True
         self._news.set()
 
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The tokens that came so far; they run behind the audio."""
+        return tuple(self._ids)
+
+    async def so_far(self) -> tuple[int, ...]:
+        """Waits for the tokens of all audio up to now; the utterance may go on.
+
+        Returns:
+            Dual-code ids in whole groups.
+
+        Raises:
+            FailedPrecondition: reason NO_SPEECH, there is nothing in it to answer.
+            ParleyError: The tokenizer refuses the audio, or is lost.
+        """
+        flush_id = f"{self.turn_id}.{len(self._flushes)}"
+        flushed = self._flushes[flush_id] = asyncio.Event()
+        self._asked.append(flush_id)
+        self._news.set()
+        pcm = self.pcm
+        await self._wait(flushed)
+        return await self._tokens(pcm)
+
     async def finish(self) -> tuple[int, ...]:
         """Waits for all tokens; `end` was called.
 
@@ -64,21 +91,27 @@ class Utterance:
             FailedPrecondition: reason NO_SPEECH, there is nothing in it to answer.
             ParleyError: The tokenizer refuses the audio, or is lost.
         """
+        await self._wait(self._done)
+        return await self._tokens(self.pcm)
+
+    async def _wait(self, event: asyncio.Event) -> None:
         try:
             async with asyncio.timeout(self._flush_deadline):
-                await self._done.wait()
+                await event.wait()
         except TimeoutError:
             raise Unavailable(
                 "the tokenizer stage did not answer in time",
                 reason="STAGE_TIMEOUT",
                 metadata={"stage": STAGE},
             ) from None
-        ids = tuple(self._ids)
-        if self._failure or not self._flushed:
-            if self._failure and not isinstance(self._failure, Unavailable):
+
+    async def _tokens(self, pcm: bytes) -> tuple[int, ...]:
+        ids = self.ids
+        if self._failure:
+            if not isinstance(self._failure, Unavailable):
                 raise self._failure
             _log.warning("utterance_tokenized_again", turn=self.turn_id)
-            ids = (await self._stage.tokenize(self.pcm, SAMPLE_RATE)).ids
+            ids = (await self._stage.tokenize(pcm, SAMPLE_RATE)).ids
         if not ids:
             raise FailedPrecondition("there is no speech to answer", reason="NO_SPEECH")
         return ids
@@ -91,10 +124,14 @@ class Utterance:
                 feeding = tasks.create_task(self._feed(stream))
                 await stream.run(self._on_tokens)
                 feeding.cancel()
+            if not self._flushed:
+                self._failure = Unavailable("the tokenizer stage ended early", reason="STAGE_LOST")
         except* ParleyError as failures:
             self._failure = from_exception(failures)
         finally:
             self._done.set()
+            for each in self._flushes.values():
+                each.set()
 
     async def _feed(self, stream: TokenStream) -> None:
         await stream.begin()
@@ -105,6 +142,8 @@ class Utterance:
                 chunk = bytes(self._audio[position : position + _CHUNK_BYTES])
                 position += len(chunk)
                 await stream.send(chunk)
+            while self._asked:
+                await stream.flush(self._asked.popleft())
             if self._ended:
                 await stream.finish(self.turn_id)
                 return
@@ -114,6 +153,8 @@ class Utterance:
         match event:
             case Tokens(ids):
                 self._ids += ids
+            case Flushed(flush_id) if flush_id in self._flushes:
+                self._flushes[flush_id].set()
             case Flushed():
                 # What is needed is here; the end of the stage's stream need not be waited for.
                 self._flushed = True

@@ -4,6 +4,7 @@ Messages are `parley.chat.v1.Message`, the form that the context stage gives the
 stores and another reads passes through unread.
 """
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,10 +12,11 @@ from typing import Any
 import grpc
 from parley.audio.v1 import audio_pb2
 from parley.chat.v1 import chat_pb2, chat_pb2_grpc, message_pb2
-from parley_core.errors import Internal
+from parley_core.errors import Internal, ResourceExhausted
 
 from parley_gateway.stages.call import server_stream
-from parley_gateway.wire import from_struct, struct
+from parley_gateway.stages.load import QueueLoad
+from parley_gateway.wire import from_struct, seconds, struct
 
 STAGE = "chat"
 
@@ -81,6 +83,7 @@ class ChatStage:
         """Wraps a channel; `deadline` is seconds for a whole reply."""
         self._stub = chat_pb2_grpc.ChatServiceStub(channel)
         self._deadline = deadline
+        self.load = QueueLoad()
 
     async def generate(
         self,
@@ -121,9 +124,15 @@ class ChatStage:
                     await handle(ChatCall(call.call_id, call.name, from_struct(call.arguments)))
                 case "finished":
                     ended = True
+                    waited = seconds(response.finished.usage.queue_time)
+                    self.load.waited(waited, time.monotonic())
                     await handle(_finished(response.finished))
 
-        await server_stream(STAGE, self._stub.Generate, request, self._deadline, translate)
+        try:
+            await server_stream(STAGE, self._stub.Generate, request, self._deadline, translate)
+        except ResourceExhausted as error:
+            self.load.refused(error.retry_after, time.monotonic())
+            raise
         if not ended:
             raise Internal(
                 "the chat stage ended its reply without saying so",

@@ -83,6 +83,11 @@ class TokenStream:
         """Sends audio; waits while the stage is far behind."""
         await self._call.send(tokenizer_pb2.StreamingTokenizeRequest(audio=pcm))
 
+    async def flush(self, flush_id: str) -> None:
+        """Asks for all that the audio so far yields; more may follow."""
+        flush = tokenizer_pb2.Flush(flush_id=flush_id)
+        await self._call.send(tokenizer_pb2.StreamingTokenizeRequest(flush=flush))
+
     async def finish(self, flush_id: str) -> None:
         """Asks for all that is left of the utterance, and ends the input."""
         flush = tokenizer_pb2.Flush(flush_id=flush_id, end_of_utterance=True)

@@ -2,23 +2,28 @@
 
 Contract: pure. `feed(event, now)` returns the effects, in order; no I/O, no clock, no asyncio.
 `now` is any clock that counts seconds; one that jumps back is held. Invariants: at most one reply
-is audible; what an attempt puts out after it stopped counting is dropped; each turn that was begun
-ends in exactly one `CompleteResponse` (or is still open).
+is audible; what an attempt puts out after it stopped counting is dropped; each reply that became
+audible ends in exactly one `CompleteResponse` (or is still open); an attempt is cancelled, or has
+ended by itself, when nothing can come of it any more; after an interruption somebody is heard, or
+the reply goes on, or the state is SILENCE, which is listening.
 Not for: executing anything (`session`), or judging a pause (`end_of_turn`).
 """
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import replace
 from enum import Enum
 from math import inf
 
 from parley_gateway.turns import effects as fx
 from parley_gateway.turns import events as ev
+from parley_gateway.turns.attempts import Ending
 from parley_gateway.turns.effects import Cause, Decision, Effect, Status
-from parley_gateway.turns.end_of_turn import EndOfTurnPolicy
+from parley_gateway.turns.end_of_turn import Pause
 from parley_gateway.turns.events import ReplyKey
-from parley_gateway.turns.playback import Playback
 from parley_gateway.turns.problem import Problem
+from parley_gateway.turns.records import Talk, UserTurn
+from parley_gateway.turns.replies import Replies
+from parley_gateway.turns.rules import TurnRules
 
 _NOT_FOUND, _RESOURCE_EXHAUSTED, _OUT_OF_RANGE = 5, 8, 11
 _MAX_WAITING_TEXTS = 8
@@ -31,46 +36,6 @@ class State(Enum):
     USER_SPEAKING = "user_speaking"
     USER_PAUSED = "user_paused"
     BOT_REPLYING = "bot_replying"
-
-
-@dataclass(frozen=True, slots=True)
-class TurnRules:
-    """What the controller goes by; a new one counts from the next event on.
-
-    Attributes:
-        end_of_turn: When a pause ends the turn.
-        interruption: Whether speech cuts a reply off.
-        interruption_speech: Seconds of speech that do; less is a backchannel.
-        max_utterance: Seconds after which a turn is taken to have ended.
-    """
-
-    end_of_turn: EndOfTurnPolicy
-    interruption: bool = True
-    interruption_speech: float = 0.3
-    max_utterance: float = 60.0
-
-
-@dataclass(slots=True)
-class _Utterance:
-    turn_id: str
-    began_at: float
-    paused_at: float = 0.0
-
-
-@dataclass(slots=True)
-class _Reply:
-    key: ReplyKey
-    generated: bool = False
-    playback: Playback = field(default_factory=Playback)
-
-
-@dataclass(slots=True)
-class _Talk:
-    """Speech that goes on, whether or not it is (yet) a turn; muted, it will not be one."""
-
-    offset: float
-    since: float
-    muted: bool = False
 
 
 class TurnController:
@@ -91,20 +56,41 @@ class TurnController:
         self._turn_count = 0
         self._now = -inf
         self._wake: float | None = None
-        self._utterance: _Utterance | None = None
-        self._reply: _Reply | None = None
-        self._talk: _Talk | None = None
+        self._turn: UserTurn | None = None
+        self._talk: Talk | None = None
         self._texts: deque[str] = deque()
+        self._queue = 0.0
         self._effects: list[Effect] = []
+        self._replies = Replies(self._do)
 
     @property
     def settled(self) -> bool:
         """Whether no turn is open and no reply is being made; one may still be playing."""
-        return self._utterance is None and (self._reply is None or self._reply.generated)
+        replies = self._replies
+        made = replies.audible is None or replies.audible.completed
+        return self._turn is None and made and replies.cut_off is None
+
+    @property
+    def replying(self) -> bool:
+        """Whether a reply is being given that has not all left."""
+        return self._replies.audible is not None and not self._replies.audible.completed
+
+    @property
+    def overlapped(self) -> bool:
+        """Whether somebody speaks while a reply plays, or spoke until it was cut off just now."""
+        return self._talk is not None and (
+            self.state is State.BOT_REPLYING or self._replies.cut_off is not None
+        )
 
     def heard(self, now: float) -> float:
         """Seconds of the current reply that were heard by `now`; 0 without a reply."""
-        return self._reply.playback.heard(now) if self._reply else 0.0
+        reply = self._replies.audible
+        return reply.playback.heard(now) if reply else 0.0
+
+    def backlog(self, key: ReplyKey) -> float:
+        """Seconds of audio of an attempt that wait here; 0 for one that does not count."""
+        attempt = self._replies.attempt(key)
+        return attempt.backlog if attempt else 0.0
 
     def feed(self, event: ev.Event, now: float) -> list[Effect]:
         """Takes one event in.
@@ -121,8 +107,8 @@ class TurnController:
         match event:
             case ev.SpeechStarted(offset):
                 self._on_speech(offset, now)
-            case ev.SpeechStopped(offset, silence):
-                self._on_pause(offset, now - silence)
+            case ev.SpeechStopped(offset, silence, probability):
+                self._on_pause(offset, now - silence, Pause(probability))
             case ev.ActivityStarted(offset):
                 self._on_activity(offset, now)
             case ev.ActivityEnded(offset) | ev.AudioEnded(offset):
@@ -132,14 +118,29 @@ class TurnController:
             case ev.CancelRequested(response_id):
                 self._on_cancel(response_id, now)
             case ev.PlaybackReported(response_id, offset, finished):
-                if self._reply and self._reply.key.response_id == response_id:
-                    self._reply.playback.report(offset, finished, now)
+                reply = self._replies.audible
+                if reply and reply.key.response_id == response_id:
+                    reply.playback.report(offset, finished, now)
             case ev.ReplyProduced(key, output, seconds):
-                self._on_output(key, output, seconds, now)
+                self._replies.take(key, output, seconds, now)
             case ev.ReplyFinished(key):
-                self._on_generated(key, Status.COMPLETED, None)
+                self._on_ending(key, Ending(Status.COMPLETED), now)
             case ev.ReplyFailed(key, problem):
-                self._on_generated(key, Status.FAILED, problem)
+                self._on_ending(key, Ending(Status.FAILED, problem), now)
+            case ev.WordsRecognized(turn_id, text):
+                self._on_words(turn_id, text, now)
+            case ev.TurnScored(turn_id, score):
+                if self._turn and self._turn.turn_id == turn_id:
+                    self._turn.pause = replace(self._turn.pause, score=score)
+            case ev.EchoJudged(echo):
+                self._on_echo(echo, now)
+            case ev.BasisChanged():
+                self._replies.discard()
+            case ev.QueueMeasured(seconds):
+                self._queue = seconds
+            case ev.CallAnswered(call_id, output):
+                if not self._replies.answer(call_id, output):
+                    self._tell_unknown_call(call_id)
             case ev.Tick():
                 pass
         self._advance(now)
@@ -151,59 +152,111 @@ class TurnController:
     def _on_speech(self, offset: float, now: float) -> None:
         if self._talk:
             return
-        self._talk = _Talk(offset, now)
+        self._talk = Talk(offset, now)
         if self.state is State.SILENCE:
-            self._begin_utterance(now)
+            self._begin_turn(now)
         elif self.state is State.USER_PAUSED:
-            self.state = State.USER_SPEAKING
-        turn_id = self._utterance.turn_id if self._utterance else ""
-        self._do(fx.TellActivity(turn_id, True, offset))
+            self._reopen(now)
+        elif self.state is State.BOT_REPLYING:
+            self._hold()
+        self._do(fx.TellActivity(self._turn.turn_id if self._turn else "", True, offset))
 
-    def _on_pause(self, offset: float, ended_at: float) -> None:
+    def _on_pause(self, offset: float, ended_at: float, pause: Pause) -> None:
         if not self._talk:
             return
-        self._talk = None
-        turn_id = self._utterance.turn_id if self._utterance else ""
-        self._do(fx.TellActivity(turn_id, False, offset))
-        if self.state is State.USER_SPEAKING and self._utterance:
+        since, self._talk = self._talk.since, None
+        turn = self._turn
+        self._do(fx.TellActivity(turn.turn_id if turn else "", False, offset))
+        if self.state is State.BOT_REPLYING:
+            self._replies.release(self._now)
+        elif self.state is State.USER_SPEAKING and turn:
             self.state = State.USER_PAUSED
-            self._utterance.paused_at = ended_at
-            probability = self.rules.end_of_turn.probability(max(0.0, self._now - ended_at))
-            self._do(
-                fx.TellDecision(ReplyKey(self._session, turn_id, 0), Decision.HOLD, probability)
-            )
+            turn.speech += max(0.0, ended_at - since)
+            turn.paused_at, turn.pause = ended_at, pause
+            policy = self.rules.end_of_turn
+            probability = policy.probability(pause, max(0.0, self._now - ended_at))
+            self._decide(turn, Decision.HOLD, probability)
+            if self._replies.cut_off:
+                turn.words_due = self._now + self.rules.words_wait
+                self._do(fx.RecognizeWords(turn.turn_id))
+            if policy.wants_score:
+                self._do(fx.ScoreTurn(turn.turn_id))
 
     def _on_activity(self, offset: float, now: float) -> None:
         self._on_speech(offset, now)
         if self.state is State.BOT_REPLYING and self.rules.interruption:
-            self._interrupt_by_speech(now)
+            self._interrupt(now)
+            self._replies.make_sure()
 
     def _on_end_of_input(self, offset: float, now: float) -> None:
-        self._on_pause(offset, now)
+        self._on_pause(offset, now, Pause())
         if self.state is State.USER_PAUSED:
             self._commit(now)
 
-    def _begin_utterance(self, now: float) -> None:
+    def _begin_turn(self, now: float) -> None:
         if not self._talk:
-            raise AssertionError("an utterance begins with speech")
-        turn_id = self._next_turn()
-        self._utterance = _Utterance(turn_id, began_at=now)
+            raise AssertionError("a turn of the user begins with speech")
+        self._turn = UserTurn(self._next_turn(), began_at=now)
         self.state = State.USER_SPEAKING
-        self._do(fx.OpenUtterance(turn_id, self._talk.offset))
+        self._do(fx.OpenUtterance(self._turn.turn_id, self._talk.offset))
+
+    def _reopen(self, now: float) -> None:
+        turn = self._turn
+        if not turn:
+            raise AssertionError("only a turn that paused can be reopened")
+        self.state = State.USER_SPEAKING
+        turn.words_due = None
+        silence = max(0.0, now - turn.paused_at)
+        self.rules.end_of_turn.learn(silence)
+        early = self._replies.early
+        if early:
+            self._replies.discard()
+            probability = self.rules.end_of_turn.probability(turn.pause, silence)
+            self._do(fx.TellDecision(early.key, Decision.REOPEN, probability))
 
     def _commit(self, now: float) -> None:
-        if not self._utterance:
-            raise AssertionError("only an utterance can be committed")
-        utterance, self._utterance = self._utterance, None
-        self._start_reply(utterance.turn_id, None, min(utterance.paused_at, now))
+        turn, self._turn = self._turn, None
+        if not turn:
+            raise AssertionError("only a turn of the user can be committed")
+        # Speech, failure or another basis would have discarded the attempt that was begun early:
+        # what it answers is what is.
+        early = self._replies.early
+        if early:
+            self.state = State.BOT_REPLYING
+            self._do(fx.TellDecision(early.key, Decision.COMMIT, 1.0))
+            self._replies.commit(now)
+        else:
+            key = self._next_key(turn)
+            self._start_reply(key, None, min(turn.paused_at, now))
+
+    # Speculation
+
+    def _speculate(self, turn: UserTurn, now: float) -> None:
+        probability = self.rules.end_of_turn.probability(turn.pause, now - turn.paused_at)
+        self._decide(turn, Decision.SPECULATE, probability)
+        turn.tries += 1
+        self._replies.start_early(self._next_key(turn), min(turn.paused_at, now), now)
+
+    def _speculation_due(self, turn: UserTurn) -> float:
+        rules = self.rules.speculation
+        if (
+            rules is None
+            or self._replies.early
+            or self._replies.cut_off
+            or turn.tries >= rules.max_tries
+            or turn.paused_at - turn.began_at > rules.max_utterance
+            or self._queue > rules.max_queue
+        ):
+            return inf
+        return turn.paused_at + rules.pause
 
     # Text of the user, and its wish to stop
 
     def _on_text(self, text: str, now: float) -> None:
         if self.state is State.BOT_REPLYING:
-            self._cut_off(Cause.USER_TEXT, now)
+            self._stop(Cause.USER_TEXT, now)
         if self.state is State.SILENCE:
-            self._start_reply(self._next_turn(), text, now)
+            self._start_reply(self._key(self._next_turn()), text, now)
         elif len(self._texts) < _MAX_WAITING_TEXTS:
             self._texts.append(text)
         else:
@@ -213,10 +266,12 @@ class TurnController:
             self._do(fx.TellNotice(Problem(_RESOURCE_EXHAUSTED, "TEXT_QUEUE_FULL", message)))
 
     def _on_cancel(self, response_id: str, now: float) -> None:
-        reply = self._reply
+        reply, cut_off = self._replies.audible, self._replies.cut_off
         if reply and response_id in ("", reply.key.response_id):
-            self._cut_off(Cause.CLIENT_CANCELLED, now)
+            self._stop(Cause.CLIENT_CANCELLED, now)
             self._rest(now)
+        elif cut_off and response_id in ("", cut_off.reply.key.response_id):
+            self._replies.make_sure()
         else:
             message = f"no response {response_id!r} is being given"
             problem = Problem(
@@ -226,107 +281,163 @@ class TurnController:
 
     # The reply
 
-    def _start_reply(self, turn_id: str, text: str | None, speech_ended_at: float) -> None:
-        key = ReplyKey(self._session, turn_id, 0)
-        self._reply = _Reply(key)
+    def _start_reply(self, key: ReplyKey, text: str | None, speech_ended_at: float) -> None:
         self.state = State.BOT_REPLYING
         self._do(fx.TellDecision(key, Decision.COMMIT, 1.0))
-        self._do(fx.StartReply(key, text, speech_ended_at))
+        self._replies.start(key, text, speech_ended_at, self._now)
 
-    def _on_output(self, key: ReplyKey, output: object, seconds: float, now: float) -> None:
-        if self._reply and self._reply.key == key and not self._reply.generated:
-            self._reply.playback.send(seconds, now)
-            self._do(fx.Send(key, output))
-        else:
-            self._do(fx.DropStale(key))
+    def _on_ending(self, key: ReplyKey, ending: Ending, now: float) -> None:
+        early = self._replies.early
+        self._replies.end(key, ending, now)
+        if early and not self._replies.early and self._turn and self.rules.speculation:
+            # A stage that fails is asked again when the turn has ended, not before.
+            self._turn.tries = self.rules.speculation.max_tries
+        if self._replies.fruitless:
+            self._resume(now)
 
-    def _on_generated(self, key: ReplyKey, status: Status, problem: Problem | None) -> None:
-        reply = self._reply
-        if not reply or reply.key != key or reply.generated:
-            self._do(fx.DropStale(key))
-            return
-        reply.generated = True
-        heard = None if status is Status.COMPLETED else reply.playback.sent
-        self._do(fx.CompleteResponse(key, status, problem))
-        self._do(fx.RecordTurn(key, status, heard))
-
-    def _cut_off(self, cause: Cause, now: float) -> None:
-        """Ends the current reply; what the user heard of it stays. Leaves the state at SILENCE."""
-        if not self._reply:
-            raise AssertionError("only a reply can be cut off")
-        reply, self._reply = self._reply, None
+    def _stop(self, cause: Cause, now: float) -> None:
+        self._replies.stop(cause, now)
         self.state = State.SILENCE
-        cancelled = cause is Cause.CLIENT_CANCELLED
-        status = Status.CANCELLED if cancelled else Status.INTERRUPTED
-        heard = reply.playback.heard(now)
-        if not reply.generated:
-            self._do(fx.CancelReply(reply.key))
-        self._do(fx.TellInterruption(reply.key, cause, heard))
-        if not reply.generated:
-            self._do(fx.CompleteResponse(reply.key, status))
-        self._do(fx.RecordTurn(reply.key, status, heard))
 
-    def _interrupt_by_speech(self, now: float) -> None:
-        self._cut_off(Cause.USER_SPEECH, now)
-        self._begin_utterance(now)
+    def _interrupt(self, now: float) -> None:
+        self._stop(Cause.USER_SPEECH, now)
+        self._begin_turn(now)
 
     def _rest(self, now: float) -> None:
         """Nobody has the floor: give it to a text that waits, or to a user who already talks."""
-        self._reply = None
+        self._replies.audible = None
         self.state = State.SILENCE
         if self._texts:
-            self._start_reply(self._next_turn(), self._texts.popleft(), now)
-        elif self._talk and not self._talk.muted:
-            self._begin_utterance(now)
+            self._start_reply(self._key(self._next_turn()), self._texts.popleft(), now)
+        elif self._talk and self._talk.counts:
+            self._begin_turn(now)
+
+    # Interruptions that may be none
+
+    def _hold(self) -> None:
+        if self.rules.interruption and self._talk and self._talk.counts:
+            self._replies.hold()
+
+    def _on_words(self, turn_id: str, text: str, now: float) -> None:
+        turn = self._turn
+        if not turn or turn.turn_id != turn_id or turn.words_due is None:
+            return
+        turn.words_due = None
+        if text.strip():
+            self._replies.make_sure()
+        else:
+            self._resume(now)
+
+    def _on_echo(self, echo: bool, now: float) -> None:
+        talk = self._talk
+        if not talk or talk.echo == echo:
+            return
+        talk.echo, talk.since = echo, now
+        if not echo:
+            if self.state is State.SILENCE:
+                self._rest(now)
+            elif self.state is State.BOT_REPLYING:
+                self._hold()
+        elif self.state is State.BOT_REPLYING:
+            self._replies.release(now)
+        else:
+            self._resume(now)
+
+    def _resume(self, now: float) -> None:
+        """Nothing came of the interruption: the reply goes on where its playback stood."""
+        if not self._replies.cut_off:
+            return
+        if self._turn:
+            self._do(fx.DropUtterance(self._turn.turn_id))
+            self._turn = None
+        self.state = State.BOT_REPLYING
+        self._replies.resume()
+        self._hold()
+        self._replies.let_out(now)
+
+    def _tell_unknown_call(self, call_id: str) -> None:
+        message = f"no call {call_id!r} waits for a result"
+        problem = Problem(_NOT_FOUND, "CALL_UNKNOWN", message, "function_result.call_id")
+        self._do(fx.TellNotice(problem))
 
     # Time
 
     def _advance(self, now: float) -> None:
-        due = self._due()
-        if due is None or now < due:
-            return
+        self._replies.expire(now)
         if self.state is State.BOT_REPLYING:
             if now >= self._interruption_due():
-                self._interrupt_by_speech(now)
-            else:
+                self._interrupt(now)
+            elif now >= self._playback_over():
                 self._rest(now)
-        elif self._utterance:
-            if now >= self._utterance.began_at + self.rules.max_utterance:
-                message = f"a turn lasts {self.rules.max_utterance:g} s at most; it is answered now"
-                self._do(fx.TellNotice(Problem(_OUT_OF_RANGE, "UTTERANCE_TOO_LONG", message)))
-                if self.state is State.USER_SPEAKING:
-                    # What goes on is heard again only after a pause: the user is being answered.
-                    self._utterance.paused_at = now
-                    if self._talk:
-                        self._talk.muted = True
+        elif self._turn:
+            self._advance_turn(self._turn, now)
+
+    def _advance_turn(self, turn: UserTurn, now: float) -> None:
+        if now >= self._sure_due(turn):
+            self._replies.make_sure()
+        if now >= turn.began_at + self.rules.max_utterance:
+            message = f"a turn lasts {self.rules.max_utterance:g} s at most; it is answered now"
+            self._do(fx.TellNotice(Problem(_OUT_OF_RANGE, "UTTERANCE_TOO_LONG", message)))
+            if self.state is State.USER_SPEAKING:
+                # What goes on is heard again only after a pause: the user is being answered.
+                turn.paused_at = now
+                if self._talk:
+                    self._talk.muted = True
             self._commit(now)
+        elif self.state is State.USER_PAUSED:
+            if now >= self._pause_end(turn):
+                self._commit(now)
+            elif now >= self._speculation_due(turn):
+                self._speculate(turn, now)
 
     def _due(self) -> float | None:
         """When the state changes by itself."""
-        if self._utterance:
-            longest = self._utterance.began_at + self.rules.max_utterance
-            if self.state is State.USER_SPEAKING:
-                return longest
-            pause_end = self._utterance.paused_at + self.rules.end_of_turn.silence_needed()
-            return min(longest, pause_end)
-        times: list[float] = []
-        if self._reply:
-            if self._reply.generated:
-                times.append(self._reply.playback.over_at())
-            times.append(self._interruption_due())
-        due = min(times, default=inf)
+        times = [self._replies.calls.due()]
+        if self._turn:
+            times += [self._turn.began_at + self.rules.max_utterance, self._sure_due(self._turn)]
+            if self.state is State.USER_PAUSED:
+                times += [self._pause_end(self._turn), self._speculation_due(self._turn)]
+        else:
+            times += [self._interruption_due(), self._playback_over()]
+        due = min(times)
         return None if due == inf else due
 
+    def _pause_end(self, turn: UserTurn) -> float:
+        end = turn.paused_at + self.rules.end_of_turn.silence_needed(turn.pause)
+        if turn.words_due is not None and self._replies.cut_off:
+            return max(end, turn.words_due)
+        return end
+
+    def _sure_due(self, turn: UserTurn) -> float:
+        if self._replies.cut_off and self._talk and self.state is State.USER_SPEAKING:
+            return self._talk.since + self.rules.sure_speech - turn.speech
+        return inf
+
     def _interruption_due(self) -> float:
-        if self._talk and not self._talk.muted and self.rules.interruption:
+        if self._talk and self._talk.counts and self.rules.interruption and self._replies.audible:
             return self._talk.since + self.rules.interruption_speech
         return inf
+
+    def _playback_over(self) -> float:
+        reply = self._replies.audible
+        return reply.playback.over_at() if reply and reply.completed and not reply.held else inf
 
     def _plan_wake(self, event: ev.Event) -> None:
         due = self._due()
         if due != self._wake or isinstance(event, ev.Tick):
             self._wake = due
             self._do(fx.WakeAt(due))
+
+    def _decide(self, turn: UserTurn, decision: Decision, probability: float) -> None:
+        key = self._key(turn.turn_id, turn.revision)
+        self._do(fx.TellDecision(key, decision, probability))
+
+    def _key(self, turn_id: str, revision: int = 0) -> ReplyKey:
+        return ReplyKey(self._session, turn_id, revision)
+
+    def _next_key(self, turn: UserTurn) -> ReplyKey:
+        turn.revision += 1
+        return self._key(turn.turn_id, turn.revision - 1)
 
     def _next_turn(self) -> str:
         self._turn_count += 1

@@ -6,7 +6,9 @@ what comes of it returns as an event.
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
+from parley_gateway.turns.calls import Call
 from parley_gateway.turns.events import ReplyKey
 from parley_gateway.turns.problem import Problem
 
@@ -64,18 +66,62 @@ class OpenUtterance:
 
 
 @dataclass(frozen=True, slots=True)
+class DropUtterance:
+    """What the user said in this turn was nothing; forget it."""
+
+    turn_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecognizeWords:
+    """Find out whether the turn so far holds words; answer by `WordsRecognized`, or not at all."""
+
+    turn_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreTurn:
+    """Judge whether the turn so far is finished; answer by `TurnScored`, or not at all."""
+
+    turn_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class StartReply:
-    """Close the turn's utterance and reply to it, or to `text` where the user wrote.
+    """Reply to the turn's utterance, or to `text` where the user wrote.
 
     Attributes:
         key: The attempt.
         text: What the user wrote; None when the user spoke.
         speech_ended_at: The controller's clock when the user stopped speaking or wrote.
+        speculative: The user may go on: what comes is kept back until `CommitReply`, and nothing
+            is written down. Otherwise the utterance is over, and the reply audible from now on.
     """
 
     key: ReplyKey
     text: str | None
     speech_ended_at: float
+    speculative: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CommitReply:
+    """The turn has ended as the speculative attempt took it: it is the reply.
+
+    Attributes:
+        key: The attempt.
+        saved: Seconds by which its first sound comes earlier for having been begun early.
+    """
+
+    key: ReplyKey
+    saved: float
+
+
+@dataclass(frozen=True, slots=True)
+class DiscardReply:
+    """A speculative attempt came to nothing. `CancelReply` went before where it still ran."""
+
+    key: ReplyKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +132,66 @@ class CancelReply:
 
 
 @dataclass(frozen=True, slots=True)
+class ResumeReply:
+    """The interruption was none: the reply goes on as `key`, behind `heard` seconds of `before`."""
+
+    key: ReplyKey
+    before: ReplyKey
+    heard: float
+
+
+@dataclass(frozen=True, slots=True)
 class Send:
-    """Send what an attempt put out."""
+    """Send what an attempt put out, without the first `skip` seconds of its sound.
+
+    Attributes:
+        key: What the client knows the reply by.
+        output: What was put out.
+        skip: Seconds that were heard before.
+    """
 
     key: ReplyKey
     output: object
+    skip: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class HoldSending:
+    """The user makes a sound: let nothing more of the reply out until it is known what it is."""
+
+    key: ReplyKey
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseSending:
+    """It was nothing: let the reply out again."""
+
+    key: ReplyKey
+
+
+@dataclass(frozen=True, slots=True)
+class RequestCall:
+    """Have a function called; `reply` is what the client knows the reply by."""
+
+    reply: ReplyKey
+    call: Call
+
+
+@dataclass(frozen=True, slots=True)
+class CancelCalls:
+    """The results of these calls are not wanted any more."""
+
+    key: ReplyKey
+    call_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverResult:
+    """Give the result of a call to the attempt that made it, or to the history of its turn."""
+
+    key: ReplyKey
+    call: Call
+    output: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +246,20 @@ Effect = (
     TellActivity
     | TellDecision
     | OpenUtterance
+    | DropUtterance
+    | RecognizeWords
+    | ScoreTurn
     | StartReply
+    | CommitReply
+    | DiscardReply
     | CancelReply
+    | ResumeReply
     | Send
+    | HoldSending
+    | ReleaseSending
+    | RequestCall
+    | CancelCalls
+    | DeliverResult
     | DropStale
     | TellInterruption
     | CompleteResponse

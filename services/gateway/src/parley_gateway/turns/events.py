@@ -5,6 +5,7 @@ of the response for playback. The controller's `now` is told apart from them, wi
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from parley_gateway.turns.problem import Problem
 
@@ -38,10 +39,17 @@ class SpeechStarted:
 
 @dataclass(frozen=True, slots=True)
 class SpeechStopped:
-    """Nobody speaks since `offset`, which is `silence` seconds ago."""
+    """Nobody speaks since `offset`, which is `silence` seconds ago.
+
+    Attributes:
+        offset: When.
+        silence: How long ago that is.
+        probability: Of speech in that silence after all, as the detection has it.
+    """
 
     offset: float
     silence: float = 0.0
+    probability: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +127,49 @@ class ReplyFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class WordsRecognized:
+    """What was said in a turn so far; blank when it was no words. Answers `RecognizeWords`."""
+
+    turn_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnScored:
+    """Probability that the words of a turn so far are all of it. Answers `ScoreTurn`."""
+
+    turn_id: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class EchoJudged:
+    """The speech that goes on is, or is not, the reply coming back through the microphone."""
+
+    echo: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BasisChanged:
+    """What replies are made from has changed: the history, the functions or the configuration."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueMeasured:
+    """Requests wait this many seconds for a place at the chat stage."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CallAnswered:
+    """A function call has its result, JSON; an error is an object with the field `error`."""
+
+    call_id: str
+    output: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """The time asked for by `WakeAt` has come. One too many does no harm."""
 
@@ -135,5 +186,11 @@ Event = (
     | ReplyProduced
     | ReplyFinished
     | ReplyFailed
+    | WordsRecognized
+    | TurnScored
+    | EchoJudged
+    | BasisChanged
+    | QueueMeasured
+    | CallAnswered
     | Tick
 )

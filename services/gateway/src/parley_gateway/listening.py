@@ -1,0 +1,90 @@
+"""What the user says in one stream: gathered into utterances, tokenized, asked about.
+
+Contract: does what the controller decides about utterances, at once and without waiting; what comes
+of it is fed back as events. At most one utterance is open. Not for finding speech (`microphone`,
+`vad`), or for deciding what it means (`turns`).
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from parley_core.errors import ParleyError
+from parley_core.logging import get_logger
+
+from parley_gateway.messages import speech_format
+from parley_gateway.microphone import Microphone
+from parley_gateway.settings import GatewaySettings
+from parley_gateway.stages.bundle import Stages
+from parley_gateway.turns import events as ev
+from parley_gateway.utterance import Utterance
+from parley_gateway.vad import SAMPLE_RATE
+
+_log = get_logger("parley.gateway.listening")
+
+
+class Listening:
+    """The utterances of one stream."""
+
+    def __init__(
+        self,
+        stages: Stages,
+        settings: GatewaySettings,
+        microphone: Microphone,
+        feed: Callable[[ev.Event], None],
+    ) -> None:
+        """Begins without an utterance.
+
+        Args:
+            stages: Do the work.
+            settings: Limits.
+            microphone: Of the stream.
+            feed: Tells the controller.
+        """
+        self._stages = stages
+        self._settings = settings
+        self._microphone = microphone
+        self._feed = feed
+        self._running: asyncio.Task[None] | None = None
+        self.utterance: Utterance | None = None
+
+    def hear(self, pcm: bytes) -> None:
+        """Takes the user's audio, PCM_S16LE, mono, 16 kHz."""
+        if self.utterance:
+            self.utterance.hear(pcm)
+
+    def open(self, tasks: asyncio.TaskGroup, turn_id: str, offset: float) -> None:
+        """Begins an utterance with the audio from `offset` on, and what went just before."""
+        deadline = self._settings.stages.tokenizer.deadline_s
+        utterance = Utterance(self._stages.tokenizer, turn_id, deadline)
+        utterance.hear(self._microphone.since(offset - self._settings.turns.pre_roll_s))
+        self.utterance = utterance
+        self._running = tasks.create_task(utterance.run())
+
+    def end(self) -> Utterance | None:
+        """Ends the utterance; its last tokens are on their way."""
+        utterance, self.utterance = self.utterance, None
+        if utterance:
+            utterance.end()
+        return utterance
+
+    def drop(self) -> None:
+        """Forgets the utterance."""
+        self.utterance = None
+        if self._running:
+            self._running.cancel()
+
+    def recognize(self, tasks: asyncio.TaskGroup, turn_id: str) -> None:
+        """Finds out whether the utterance holds words."""
+        if self.utterance:
+            tasks.create_task(self._recognize(turn_id, self.utterance.pcm))
+
+    async def _recognize(self, turn_id: str, pcm: bytes) -> None:
+        audio_format = speech_format(SAMPLE_RATE)
+        patience = self._settings.turns.words_wait_s
+        try:
+            said = await self._stages.context.transcribe(audio_format, pcm, patience)
+        except ParleyError as error:
+            # Unheard words count as words: the turn is answered when its silence is over.
+            _log.warning("words_not_recognized", turn=turn_id, reason=error.reason)
+        else:
+            self._feed(ev.WordsRecognized(turn_id, said.text))
