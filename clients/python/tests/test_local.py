@@ -8,7 +8,7 @@ import types
 import pytest
 from parley_client.local import launch, logs, preflight, weights
 from parley_client.local.errors import LocalError
-from parley_client.local.services import NAMES, Ports, plan_services
+from parley_client.local.services import NAMES, Ports, plan_services, plan_triton
 from parley_client.local.state import StateFolder
 
 pytestmark = pytest.mark.unit
@@ -181,6 +181,56 @@ def test_the_environment_beside_ours_serves_the_language_models(monkeypatch, tmp
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.delenv("PARLEY_VLLM_PYTHON", raising=False)
     assert preflight.vllm_python() == str(python)
+
+
+@pytest.mark.parametrize("lacking", ["tritonclient", "pytriton"])
+def test_a_missing_triton_is_told_with_its_remedy(monkeypatch, lacking):
+    monkeypatch.setattr(preflight.shutil, "which", lambda name: None)
+    monkeypatch.setattr(
+        preflight.importlib.util, "find_spec", lambda name: None if name == lacking else "found"
+    )
+    with pytest.raises(LocalError, match="make setup") as caught:
+        preflight.check_triton()
+    assert caught.value.reason == "TRITON_MISSING"
+
+
+def test_a_triton_on_the_path_needs_no_package(monkeypatch):
+    monkeypatch.setattr(preflight.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(
+        preflight.importlib.util, "find_spec", lambda name: None if name == "pytriton" else "found"
+    )
+    preflight.check_triton()
+
+
+def test_the_vocoder_is_told_of_the_triton_that_is_planned(tmp_path):
+    ports = {name: Ports(1000 + index, 2000 + index) for index, name in enumerate(NAMES)}
+    triton = plan_triton(
+        python="python",
+        ports=Ports(3000, 3001),
+        http_port=3002,
+        weights=tmp_path,
+        temporary=tmp_path,
+        logs=tmp_path,
+    )
+    assert triton.argv[3:] == (
+        *("--http-port", "3002", "--grpc-port", "3000", "--metrics-port", "3001"),
+    )
+    for address in (triton.address, None):
+        planned = plan_services(
+            python="python",
+            lm_python="python",
+            ports=ports,
+            weights=tmp_path,
+            redis_url="redis://r",
+            engine=None,
+            triton_address=address,
+            voices=tmp_path,
+            logs=tmp_path,
+        )
+        vocoder = next(each for each in planned if each.name == "vocoder").env
+        assert vocoder.get("PARLEY_VOCODER_TRITON__ADDRESS") == address
+        assert vocoder.get("PARLEY_VOCODER_ENGINE") == ("triton" if address else None)
+        assert vocoder["PARLEY_VOCODER_WEIGHTS"] == triton.env["PARLEY_VOCODER_WEIGHTS"]
 
 
 def test_a_port_in_the_environment_counts_as_given(monkeypatch):

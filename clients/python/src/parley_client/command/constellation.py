@@ -28,6 +28,10 @@ def up(
         Literal["torch", "vllm", "simulator"] | None,
         typer.Option(help="Engine of the language models. Default: the services' own."),
     ] = None,
+    vocoder: Annotated[
+        Literal["torch", "triton"],
+        typer.Option(help="Where the vocoder computes: in its own process, or in Triton."),
+    ] = "torch",
     redis: Annotated[
         str | None, typer.Option(help="URL of a Redis to use. Default: one of our own.")
     ] = None,
@@ -54,7 +58,12 @@ def up(
         ended = constellation.stop(folder)
         err.print(f"An earlier run had ended without `parley down`; {ended} processes of it ended.")
     request = launch.Request(
-        weights=weights, engine=engine, redis_url=redis, ports=_ports(port or []), seed=seed
+        weights=weights,
+        engine=engine,
+        vocoder=vocoder,
+        redis_url=redis,
+        ports=_ports(port or []),
+        seed=seed,
     )
     with _progress() as progress:
         task = progress.add_task("", total=1, visible=False)
@@ -224,15 +233,14 @@ def _service_json(health: Any) -> dict[str, Any]:
 
 
 def _ports(given: list[str]) -> dict[str, int]:
-    from parley_client.local.services import NAMES, REDIS
+    from parley_client.local.services import NAMES, REDIS, TRITON
 
+    known = (*NAMES, REDIS, TRITON)
     ports = {}
     for each in given:
         name, _, number = each.partition("=")
-        if name not in (*NAMES, REDIS):
-            raise UsageError(
-                f"--port {each}: no service {name!r}; there are {', '.join(NAMES)}, {REDIS}"
-            )
+        if name not in known:
+            raise UsageError(f"--port {each}: no service {name!r}; there are {', '.join(known)}")
         if not number.isdecimal() or int(number) > 65535:
             raise UsageError(f"--port {each}: give SERVICE=PORT with a port of 0 to 65535")
         ports[name] = int(number)

@@ -1,10 +1,12 @@
 """From what the user asked for to a plan: every check that can fail before a process starts."""
 
 import os
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from parley_client.local import preflight, weights
 from parley_client.local.plan import Plan
@@ -14,8 +16,11 @@ from parley_client.local.services import (
     NAMES,
     REDIS,
     SERVICES,
+    TRITON,
+    TRITON_HTTP,
     plan_redis,
     plan_services,
+    plan_triton,
 )
 from parley_client.local.state import StateFolder
 
@@ -32,6 +37,7 @@ class Request:
     Attributes:
         weights: root of the weights; None: seeded ones in the state folder.
         engine: engine of the language models; None: their default.
+        vocoder: where the vocoder computes: in its own process or in Triton.
         redis_url: a Redis to use; None: one of our own.
         ports: given ports by service; also taken from ``PARLEY_<SERVICE>_PORT``.
         seed: seed of seeded weights; None: the default.
@@ -39,6 +45,7 @@ class Request:
 
     weights: Path | None = None
     engine: str | None = None
+    vocoder: Literal["torch", "triton"] = "torch"
     redis_url: str | None = None
     ports: Mapping[str, int] = field(default_factory=dict)
     seed: int | None = None
@@ -52,6 +59,9 @@ def prepare(folder: StateFolder, request: Request, report: weights.Report) -> Pl
     """
     preflight.check_packages()
     vllm = request.engine == "vllm"
+    triton = request.vocoder == "triton"
+    if triton:
+        preflight.check_triton()
     lm_python = preflight.vllm_python() if vllm else sys.executable
     binary = None
     if request.redis_url:
@@ -62,13 +72,27 @@ def prepare(folder: StateFolder, request: Request, report: weights.Report) -> Pl
     root = _weights(folder, request, report)
     preflight.check_memory(root, request.engine)
     wanted = _wanted_ports(request.ports)
-    names = (*NAMES, REDIS) if binary else NAMES
+    names = (*NAMES, *([REDIS] if binary else []), *([TRITON, TRITON_HTTP] if triton else []))
     ports = preflight.allot_ports(wanted, names=names)
     planned = []
     if binary:
         folder.redis.mkdir(mode=0o700, exist_ok=True)
         planned.append(plan_redis(binary, ports[REDIS].rpc, folder.redis, folder.logs))
     redis_url = request.redis_url or f"redis://{HOST}:{ports[REDIS].rpc}/0"
+    if triton:
+        # What earlier starts left there.
+        shutil.rmtree(folder.triton, ignore_errors=True)
+        folder.triton.mkdir(mode=0o700)
+        planned.append(
+            plan_triton(
+                python=sys.executable,
+                ports=ports[TRITON],
+                http_port=ports[TRITON_HTTP].rpc,
+                weights=root,
+                temporary=folder.triton,
+                logs=folder.logs,
+            )
+        )
     planned += plan_services(
         python=sys.executable,
         lm_python=lm_python,
@@ -76,6 +100,7 @@ def prepare(folder: StateFolder, request: Request, report: weights.Report) -> Pl
         weights=root,
         redis_url=redis_url,
         engine=request.engine,
+        triton_address=f"{HOST}:{ports[TRITON].rpc}" if triton else None,
         voices=folder.voices,
         logs=folder.logs,
     )

@@ -86,6 +86,19 @@ def redis_binary() -> str:
     return binary
 
 
+def check_triton() -> None:
+    """Raises `LocalError` TRITON_MISSING when there is no Triton Inference Server to start."""
+    client = importlib.util.find_spec("tritonclient")
+    server = shutil.which("tritonserver") or importlib.util.find_spec("pytriton")
+    if client is None or server is None:
+        lacks = "tritonclient" if client is None else "tritonserver"
+        raise LocalError(
+            f"no {lacks}: run `make setup` in the repository, or pip install 'tritonclient[grpc]' "
+            "and put tritonserver on PATH (or pip install --no-deps nvidia-pytriton)",
+            reason="TRITON_MISSING",
+        )
+
+
 def check_redis(url: str) -> None:
     """Raises `LocalError` when nothing that a Redis URL names accepts connections."""
     parts = urlsplit(url)

@@ -13,6 +13,9 @@ from parley_client.local.plan import PlannedService
 
 HOST = "127.0.0.1"
 REDIS = "redis"
+TRITON = "triton"
+TRITON_HTTP = "triton-http"
+"""Triton listens on a port more than a service."""
 GATEWAY = "gateway"
 
 TOKENIZER_FOLDER = "Step-Audio-Tokenizer"
@@ -70,6 +73,7 @@ def plan_services(
     weights: Path,
     redis_url: str,
     engine: str | None,
+    triton_address: str | None = None,
     voices: Path,
     logs: Path,
 ) -> list[PlannedService]:
@@ -82,6 +86,7 @@ def plan_services(
         weights: root of the weights.
         redis_url: URL of Redis, credentials included.
         engine: engine of the language models; None: their default.
+        triton_address: ``host:port`` of the Triton that the vocoder runs in; None: in its own process.
         voices: folder of the cloned voices.
         logs: folder of the logs.
     """
@@ -95,7 +100,8 @@ def plan_services(
             "TOKENIZER__ADDRESS": f"{HOST}:{ports['tokenizer'].rpc}",
         }
         | ({"ENGINE": engine} if engine else {}),
-        "vocoder": {"WEIGHTS": str(weights / TTS_FOLDER)},
+        "vocoder": {"WEIGHTS": str(weights / TTS_FOLDER)}
+        | ({"ENGINE": "triton", "TRITON__ADDRESS": triton_address} if triton_address else {}),
         "asr-context": {
             "WEIGHTS": str(weights / TOKENIZER_FOLDER),
             "TEXT_TOKENIZER": str(weights / CHAT_FOLDER),
@@ -118,6 +124,40 @@ def plan_services(
         )
         for service in SERVICES
     ]
+
+
+def plan_triton(
+    *, python: str, ports: Ports, http_port: int, weights: Path, temporary: Path, logs: Path
+) -> PlannedService:
+    """Plans Triton Inference Server with the vocoder in it.
+
+    It answers the same health service as ours: SERVING once its models are loaded and have run.
+
+    Args:
+        python: interpreter that has the vocoder and, unless it is on PATH, Triton.
+        ports: of its gRPC and its metrics.
+        http_port: of its HTTP API.
+        weights: root of the weights.
+        temporary: folder for its model repository; it leaves one there at each start.
+        logs: folder of the logs.
+    """
+    prefix = next(each.env_prefix for each in SERVICES if each.name == "vocoder")
+    return PlannedService(
+        name=TRITON,
+        argv=(
+            *(python, "-m", "parley_vocoder.triton", "--http-port", str(http_port)),
+            *("--grpc-port", str(ports.rpc), "--metrics-port", str(ports.metrics)),
+        ),
+        env={
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+            "TMPDIR": str(temporary),
+            f"{prefix}WEIGHTS": str(weights / TTS_FOLDER),
+            f"{prefix}HOST": HOST,
+        },
+        address=f"{HOST}:{ports.rpc}",
+        metrics_address=f"{HOST}:{ports.metrics}",
+        log=str(logs / f"{TRITON}.log"),
+    )
 
 
 def plan_redis(binary: str, port: int, data: Path, logs: Path) -> PlannedService:

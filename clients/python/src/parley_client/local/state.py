@@ -138,6 +138,7 @@ class StateFolder:
         self.redis = self.root / "redis"
         self.weights = self.root / "weights"
         self.voices = self.root / "voices"
+        self.triton = self.root / "triton"
 
     def create(self) -> None:
         """Makes the folders, closed to other users: logs and history may hold what people said."""
