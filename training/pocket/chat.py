@@ -1,9 +1,9 @@
 """Recipe of the chat model: a question as audio tokens or text in, text or a function call out.
 
 First text alone, mostly sums and differences: arithmetic is learnt there within minutes and from
-audio alone never. Then audio beside text; a quarter of the audio rows asks for the transcript instead
-of the answer. Prompts are built by `step1.chat_prompt`, as serving builds them. Answers to sums
-restate the question, so that what was heard stands in the text before the result.
+audio alone never. Then audio beside text; a quarter of the audio rows asks for the transcript
+instead of the answer. Prompts are built by `step1.chat_prompt`, as serving builds them. Answers to
+sums restate the question, so that what was heard stands in the text before the result.
 """
 
 import argparse
@@ -11,8 +11,6 @@ import random
 from pathlib import Path
 
 import torch
-from torch import Tensor
-
 from corpus import Corpus
 from domain import STYLE_TAGS, TOOLS, Exchange
 from exchanges import add, draw, follow_up, subtract
@@ -24,6 +22,7 @@ from language_model import (
     train_vocabulary,
     write,
 )
+from loop import fit
 from parley_tts.system_prompts import load_system_prompts
 from step1.chat_prompt import ChatTemplate, render
 from step1.messages import (
@@ -39,7 +38,7 @@ from step1.messages import (
 from step1.text_tokenizer import TextTokenizer
 from step1.tool_calls import render_call
 from tokenise import Tokens
-from loop import fit
+from torch import Tensor
 
 TEXT_BATCH, SPOKEN_BATCH, MIXED_TEXT_BATCH = 80, 32, 32
 TRANSCRIBE = "write down what you hear"
@@ -74,6 +73,14 @@ def whole_strings() -> list[str]:
         *prompts.with_speaker_template.split("{}"),
     )
     return [word for text in spoken for word in text.split() if len(word) > 3]
+
+
+def train_or_read_vocabulary(work: Path) -> bytes:
+    """`tokenizer.model` in the work folder, which both language models share; made if absent."""
+    path = work / "tokenizer.model"
+    if not path.is_file():
+        path.write_bytes(train_vocabulary(vocabulary_lines(), whole_strings()))
+    return path.read_bytes()
 
 
 class Rows:
@@ -221,10 +228,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    words = options.work / "tokenizer.model"
-    if not words.is_file():
-        words.write_bytes(train_vocabulary(vocabulary_lines(), whole_strings()))
-    rows = Rows(words.read_bytes())
+    vocabulary = train_or_read_vocabulary(options.work)
+    rows = Rows(vocabulary)
     model = LanguageModel(pocket_config(width=192, layers=6, heads=6, groups=2, inner=512))
     spoken = None
 
@@ -256,7 +261,7 @@ def main() -> None:
         )  # fmt: skip
     evaluate(model, rows, spoken)
     if options.out:
-        write(options.out, model, words.read_bytes())
+        write(options.out, model, vocabulary)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Proof and figures of a frozen `Step-Audio-Tokenizer` folder, by the serving tokenizer.
 
-Features, encoder rows and codes of training against serving; what a code alone still says about the
-phone (each code answers with its most frequent phone); codes of streams against whole recordings.
+Features, encoder rows and codes of training against serving; what a code alone still says about
+the phone (each code answers with its most frequent phone); codes of streams against whole
+recordings.
 """
 
 import argparse
@@ -10,14 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-
 from corpus import Corpus
 from linguistic import Batches as LinguisticBatches
-from parley_tokenizer.linguistic import LinguisticTokenizer
+from parley_tokenizer.linguistic import ENCODER_FOLDER, LinguisticTokenizer
 from parley_tokenizer.segments import SegmentPlan, SemanticSlots
 from parley_tokenizer.semantic import SemanticTokenizer
 from recogniser import frozen_encoder
-from parley_tokenizer.linguistic import ENCODER_FOLDER
 from semantic import Batches as SemanticBatches
 from semantic import SemanticTrainer
 

@@ -1,9 +1,9 @@
 """Spoken utterances of the pocket domain, rendered once and kept on disk.
 
 `build(folder, size, seed)` renders `size` utterances with `workers` processes into
-`folder/samples.npy` and `utterances.json` plus `manifest.json` (counts, hours, hash). Each utterance is a question or
-an answer, in a voice, rate and pitch drawn from the seed. Questions are spoken in all voices with
-variation; held-out questions are marked and never trained on.
+`folder/samples.npy` and `utterances.json` plus `manifest.json` (counts, hours, hash). Each
+utterance is a question or an answer, in a voice, rate and pitch drawn from the seed. Questions are
+spoken in all voices with variation; held-out questions are marked and never trained on.
 """
 
 import argparse
@@ -16,10 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-
 from domain import Exchange
 from exchanges import draw
+from numpy.typing import NDArray
 from speech import SAMPLE_RATE, VOICES, Rendering, render, styled
 
 # flite's rms takes no pitch: it could not sound happy.
@@ -74,7 +73,7 @@ def plan(size: int, seed: int) -> list[Planned]:
 
 
 def split_tag(answer: str) -> tuple[str, str]:
-    """ "(高兴1)hello" -> ("高兴1", "hello"); without a tag the first is empty."""
+    """Cuts "(高兴1)hello" into ("高兴1", "hello"); without a tag the first is empty."""
     if answer.startswith("("):
         tag, text = answer[1:].split(")", 1)
         return tag, text

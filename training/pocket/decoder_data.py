@@ -1,4 +1,4 @@
-"""What the decoder recipes train on: 22.05 kHz sound, its mel as the serving front end makes it, pitch.
+"""What the decoder recipes train on: 22.05 kHz sound, mel as serving makes it, pitch.
 
 flite speaks at 16 kHz, so the upper bands of the mel stay at the floor.
 """
@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import soxr
-from numpy.typing import NDArray
-
 from corpus import Corpus
+from numpy.typing import NDArray
 from parley_tts.voices.mel import MelSettings, log_mel
 from parley_vocoder.config import DecoderConfig, load_config
 from pitch import fundamental

@@ -6,8 +6,11 @@ same seed yields the same exchanges in the same order. Combinations (sums, diffe
 ranges, repeated phrases) are held out by a hash of their question; facts cannot be held out, there
 only the rendering is new.
 
-Not for speech: `voices.py` renders these texts.
+Not for speech: `speech.py` renders these texts.
 """
+
+# Words stand in strings: lists with one word a line would hide the world.
+# ruff: noqa: SIM905
 
 import hashlib
 import json
@@ -20,8 +23,10 @@ ONES = (
 TENS = "zero ten twenty thirty forty fifty sixty seventy eighty ninety".split()
 
 CAPITALS = {
-    "france": "paris", "germany": "berlin", "italy": "rome", "spain": "madrid", "portugal": "lisbon",
-    "greece": "athens", "austria": "vienna", "poland": "warsaw", "sweden": "stockholm", "norway": "oslo",
+    "france": "paris", "germany": "berlin", "italy": "rome",
+    "spain": "madrid", "portugal": "lisbon",
+    "greece": "athens", "austria": "vienna", "poland": "warsaw",
+    "sweden": "stockholm", "norway": "oslo",
     "finland": "helsinki", "denmark": "copenhagen", "ireland": "dublin", "england": "london",
     "russia": "moscow", "turkey": "ankara", "egypt": "cairo", "kenya": "nairobi", "india": "delhi",
     "china": "beijing", "japan": "tokyo", "korea": "seoul", "canada": "ottawa", "cuba": "havana",
@@ -29,9 +34,11 @@ CAPITALS = {
 }  # fmt: skip
 OPPOSITES = {
     "hot": "cold", "big": "small", "fast": "slow", "high": "low", "light": "dark", "hard": "soft",
-    "old": "young", "happy": "sad", "open": "closed", "early": "late", "full": "empty", "rich": "poor",
+    "old": "young", "happy": "sad", "open": "closed",
+    "early": "late", "full": "empty", "rich": "poor",
     "strong": "weak", "wet": "dry", "left": "right", "up": "down", "day": "night", "win": "lose",
-    "begin": "end", "love": "hate", "good": "bad", "long": "short", "loud": "quiet", "clean": "dirty",
+    "begin": "end", "love": "hate", "good": "bad",
+    "long": "short", "loud": "quiet", "clean": "dirty",
 }  # fmt: skip
 DAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
 MONTHS = (
@@ -47,21 +54,23 @@ CITIES = sorted(CAPITALS.values())
 WEATHER = "sunny rainy cloudy windy snowy foggy".split()
 SUBJECTS = "the cat,the dog,my friend,a bird,the king,the moon,our teacher,the train".split(",")
 VERBS = "likes,sees,follows,loves,finds,watches".split(",")
-OBJECTS = "the river,a red ball,the old house,green apples,the blue sea,a warm fire,fresh bread,the night sky".split(
-    ","
-)
+OBJECTS = (
+    "the river,a red ball,the old house,green apples,the blue sea,a warm fire,fresh bread,"
+    "the night sky"
+).split(",")
 UNKNOWN_TOPICS = (
     "the stock market,my neighbour,quantum physics,the last election,your favourite movie,"
     "the price of gold,the meaning of life,my shoes"
 ).split(",")
 
 STYLE_TAGS = {
-    "happily": "高兴1", "very happily": "高兴2", "sadly": "悲伤1", "angrily": "生气1", "quickly": "快速1",
-    "very quickly": "快速2", "slowly": "慢速1", "very slowly": "慢速2", "like a rap": "RAP",
-    "as a song": "哼唱",
+    "happily": "高兴1", "very happily": "高兴2", "sadly": "悲伤1", "angrily": "生气1",
+    "quickly": "快速1", "very quickly": "快速2", "slowly": "慢速1", "very slowly": "慢速2",
+    "like a rap": "RAP", "as a song": "哼唱",
 }  # fmt: skip
 STYLE_TEXTS = (
-    "hello", "good morning", "thank you", "see you tomorrow", "the train is late", "i found the key",
+    "hello", "good morning", "thank you", "see you tomorrow", "the train is late",
+    "i found the key",
     "we won the game", "it is raining again", "dinner is ready", "happy birthday",
 )  # fmt: skip
 PIRATE = "you are a pirate"

@@ -180,8 +180,8 @@ def weather(rng: random.Random) -> Exchange:
         return Exchange("tool_call", question, "", **common)
     sky = rng.choice(WEATHER)
     degrees = number(rng.randint(0, 39))
-    return Exchange("tool_result", question, f"it is {sky} and {degrees} degrees in {city}", **common,
-                    result=f"{sky} and {degrees} degrees")  # fmt: skip
+    told = f"{sky} and {degrees} degrees"
+    return Exchange("tool_result", question, f"it is {told} in {city}", **common, result=told)
 
 
 def clock(rng: random.Random) -> Exchange:
@@ -209,9 +209,9 @@ def unknown(rng: random.Random) -> Exchange:
 
 
 KINDS: dict[Draw, float] = {
-    small_talk: 1.0, add: 3.0, subtract: 3.0, follow_up: 2.0, recall: 1.0, capital: 1.5, opposite: 1.5,
-    calendar: 1.0, colour: 0.7, count: 1.0, spell: 0.6, repeat: 2.0, styled: 1.2, restyled: 1.0,
-    weather: 1.2, clock: 1.0, pirate: 1.0, unknown: 0.6,
+    small_talk: 1.0, add: 3.0, subtract: 3.0, follow_up: 2.0, recall: 1.0, capital: 1.5,
+    opposite: 1.5, calendar: 1.0, colour: 0.7, count: 1.0, spell: 0.6, repeat: 2.0, styled: 1.2,
+    restyled: 1.0, weather: 1.2, clock: 1.0, pirate: 1.0, unknown: 0.6,
 }  # fmt: skip
 
 

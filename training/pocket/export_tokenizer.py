@@ -1,9 +1,9 @@
 """Freezes the tokenizers: k-means rows and the checkpoint folder `Step-Audio-Tokenizer` (spec 1.1).
 
 Reads `encoder.state` and `semantic.state`. The ONNX graph is the one that
-`parley_tokenizer.speech_tokenizer_graph` writes, with trained weights put in place of its seeded ones
-and kept in half precision; the codebook is stored as a product of two factors, since codes live in 24
-dimensions. Everything made later depends on these files: a change here invalidates it.
+`parley_tokenizer.speech_tokenizer_graph` writes, with trained weights put in place of its seeded
+ones and kept in half precision; the codebook is stored as a product of two factors, since codes
+live in 24 dimensions. Everything made later depends on these files: a change here invalidates it.
 """
 
 import argparse
@@ -15,20 +15,18 @@ import numpy as np
 import onnx
 import torch
 import yaml
+from corpus import Corpus
+from linguistic import HEADS, HIDDEN, LAYERS, WIDTH, LinguisticTrainer
+from linguistic import Batches as LinguisticBatches
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
-from torch import Tensor
-
-from corpus import Corpus
-from linguistic import HEADS, HIDDEN, LAYERS, WIDTH
-from linguistic import Batches as LinguisticBatches
-from linguistic import LinguisticTrainer
 from parley_tokenizer.linguistic import CODEBOOK_FILE, ENCODER_FOLDER
 from parley_tokenizer.semantic import MODEL_FILE
 from parley_tokenizer.speech_tokenizer_graph import GraphSize, write_speech_tokenizer
 from semantic import BATCH, BLOCKS, STATE, SemanticTrainer
 from semantic import HEADS as SEMANTIC_HEADS
 from semantic import Batches as SemanticBatches
+from torch import Tensor
 
 LINGUISTIC_CODES, SEMANTIC_CODES = 1024, 4096
 _CODEBOOK = "quantizer.rq.model.layers.0._codebook.embed"

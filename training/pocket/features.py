@@ -1,7 +1,8 @@
 """Acoustic features for training, the same numbers as the serving front ends compute.
 
 Linguistic: Kaldi fbank, 80 bins, stacked 7 with a step of 6 (60 ms), float32 [frames, 560], before
-CMVN (spec 1.3). Frame labels: the phone at the centre of each half frame, from flite's phone times.
+CMVN (spec 1.3). Frame labels: the phone at the centre of each half frame, from flite's phone
+times.
 """
 
 import kaldi_native_fbank as knf
@@ -12,7 +13,7 @@ SAMPLE_RATE = 16_000
 
 
 def fbank(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[frames, 80] log filterbank of float32 mono at 16 kHz in -1..1, scaled by 32768, Hamming, without dither."""
+    """[frames, 80] log filterbank of float32 mono at 16 kHz in -1..1; Hamming, no dither."""
     options = knf.FbankOptions()
     options.frame_opts.samp_freq = SAMPLE_RATE
     options.frame_opts.dither = 0.0

@@ -1,8 +1,8 @@
 """Recipe of the vocoder: HiFT on mel of recordings, spectral losses, no adversary.
 
-Trains the serving module itself. Its convolutions run as two-dimensional ones in bfloat16, which is
-several times faster here; weight norm is not needed. The f0 predictor learns beside it; the last
-quarter of the steps listens to its pitch instead of the measured one, as serving does.
+Trains the serving module itself. Its convolutions run as two-dimensional ones in bfloat16, which
+is several times faster here; weight norm is not needed. The f0 predictor learns beside it; the
+last quarter of the steps listens to its pitch instead of the measured one, as serving does.
 """
 
 import argparse
@@ -12,14 +12,13 @@ from types import MethodType
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-
 from corpus import Corpus
 from decoder_data import Sounding, chosen, decoder_config, sounding
+from loop import fit
 from parley_tts.voices.mel import MelSettings, _mel_filters
 from parley_vocoder.engine.hift.model import Hift
-from loop import fit
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 BATCH, FRAMES = 10, 32
 RESOLUTIONS = (2048, 1024, 512, 256, 128)

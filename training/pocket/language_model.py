@@ -13,12 +13,11 @@ from pathlib import Path
 import sentencepiece
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
-from torch.nn import functional as F
-
 from step1.alibi import alibi_slopes, sqrt_bias
 from step1.config import AUDIO_CODES, Step1Config
 from step1.text_tokenizer import TOKENIZER_FILE
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 AUDIO_OFFSET = 1280
 _SYMBOLS = ["\n", "human", "assistant", "system", "tool_json_schemas", "function_output",

@@ -1,9 +1,10 @@
 """Recipe of the linguistic tokenizer's encoder: the streaming SANM on phones and words.
 
-Loss: cross-entropy of the phone in each half frame, and CTC over words. First in the blocks of four
-frames that make tokens; then `--both-steps` steps that alternate with the blocks of ten that the
-recogniser reads, so that one set of weights serves both. Only the encoder and the normalisation are
-kept (`tokenizer.py` adds the 1024 rows and writes the checkpoint, `recogniser.py` the ASR half).
+Loss: cross-entropy of the phone in each half frame, and CTC over words. First in the blocks of
+four frames that make tokens; then `--both-steps` steps that alternate with the blocks of ten that
+the recogniser reads, so that one set of weights serves both. Only the encoder and the
+normalisation are kept (`tokenizer.py` adds the 1024 rows and writes the checkpoint,
+`recogniser.py` the ASR half).
 """
 
 import argparse
@@ -12,14 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-
 from corpus import Corpus
 from features import fbank, half_frame_phones, stack
+from loop import fit
 from sanm import LEFT, SanmEncoder
 from speech import vary
-from loop import fit
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 WIDTH, LAYERS, HEADS, HIDDEN = 192, 6, 4, 512
 BATCH = 24
@@ -65,7 +65,7 @@ class Batches:
     def batch(
         self, indices: list[int], seed: int | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Features [b, t, 560], frame counts [b], phones [b, t, 2] (-100 in padding), words and their counts."""
+        """Features [b, t, 560], lengths [b], phones [b, t, 2] (-100: none), words, counts [b]."""
         rows = [
             self.features(i, None if seed is None else seed * 1000 + n)
             for n, i in enumerate(indices)

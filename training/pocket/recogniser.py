@@ -1,10 +1,10 @@
 """Recipe of the ASR half: CIF predictor and decoder on the frozen encoder, words as tokens.
 
-Reads `encoder.state` through the frozen checkpoint, in the blocks of ten frames that the recogniser
-reads. Loss: cross-entropy of the words at the decoder, given as many tokens as there are, and the
-distance of the sum of weights from that number. Alignment comes from CIF itself; the word CTC of the
-encoder's training has already put the words near their frames. Trains the serving modules' parameters
-under their names (`paraformer.predictor`, `paraformer.decoder`), batched.
+Reads `encoder.state` through the frozen checkpoint, in the blocks of ten frames that the
+recogniser reads. Loss: cross-entropy of the words at the decoder, given as many tokens as there
+are, and the distance of the sum of weights from that number. Alignment comes from CIF itself; the
+word CTC of the encoder's training has already put the words near their frames. Trains the serving
+modules' parameters under their names (`paraformer.predictor`, `paraformer.decoder`), batched.
 """
 
 import argparse
@@ -16,12 +16,10 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 import yaml
-from torch import Tensor, nn
-from torch.nn import functional as F
-
 from corpus import Corpus
 from linguistic import HEADS, LAYERS, WIDTH, Batches, edit_distance
 from linguistic import HIDDEN as ENCODER_HIDDEN
+from loop import fit
 from paraformer.asr import RECOGNITION_CHUNK, Recognizer
 from paraformer.decoder import SanmDecoder
 from paraformer.decoding_config import DecoderConfig, PredictorConfig
@@ -29,7 +27,8 @@ from paraformer.predictor import CifPredictor
 from parley_tokenizer.linguistic import ENCODER_FOLDER
 from sanm import LEFT, SanmEncoder
 from speech import vary
-from loop import fit
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 BLOCKS, INNER, KERNEL = 3, 384, 11
 PREDICTOR = PredictorConfig(WIDTH, 1, 1, 1.0, 0.45, 1.0, 0.0)
@@ -68,7 +67,7 @@ class RecogniserTrainer(nn.Module):
         scaled = weights * (counts / sums.clamp(min=1e-3))[:, None]
         ends = scaled.cumsum(1)
         tokens = torch.arange(int(counts.max()))
-        # Share of row t in token n: how much of [n, n + 1] lies between the sums before and after it.
+        # Share of row t in token n: how much of n..n+1 lies between the sums before and after it.
         low = torch.maximum(ends - scaled, tokens[:, None, None].float())
         high = torch.minimum(ends, tokens[:, None, None].float() + 1)
         shares = (high - low).clamp(min=0).permute(1, 0, 2)

@@ -1,10 +1,10 @@
 """The streaming SANM encoder in a form that trains: every block of an utterance at once.
 
-Computes exactly what the serving encoder computes block by block (spec 1.3): the rows of a block are
-five earlier frames and the new ones; keys and values of the four earlier blocks' first rows; the
-FSMN memory inside the block's rows; a last block may be shorter. Blocks of 4 frames make tokens;
-blocks of 10, of which the last five come again with look-ahead, are what the recogniser reads.
-Parameter names are FunASR's, so the state dict is the checkpoint.
+Computes exactly what the serving encoder computes block by block (spec 1.3): the rows of a block
+are five earlier frames and the new ones; keys and values of the four earlier blocks' first rows;
+the FSMN memory inside the block's rows; a last block may be shorter. Blocks of 4 frames make
+tokens; blocks of 10, of which the last five come again with look-ahead, are what the recogniser
+reads. Parameter names are FunASR's, so the state dict is the checkpoint.
 """
 
 import math

@@ -1,9 +1,10 @@
 """Recipe of the semantic tokenizer: Whisper-style encoder to 25 codes a second, 4096 by k-means.
 
-Loss: cross-entropy of the phone in each 20 ms half of a code, pitch relative to the voice, and L1 on
-the log-mel of the clean utterance given the voice: so codes keep what is said and how, and leave out
-who says it. Codes are points on a sphere of `CODE` dimensions; noise on them in training stands in
-for the rounding to the nearest of 4096 that k-means adds afterwards. Structure: spec 1.4.
+Loss: cross-entropy of the phone in each 20 ms half of a code, pitch relative to the voice, and L1
+on the log-mel of the clean utterance given the voice: so codes keep what is said and how, and
+leave out who says it. Codes are points on a sphere of `CODE` dimensions; noise on them in training
+stands in for the rounding to the nearest of 4096 that k-means adds afterwards. Structure: spec
+1.4.
 """
 
 import argparse
@@ -13,14 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-
 from corpus import Corpus
+from loop import fit
 from parley_tokenizer.log_mel import MEL_BINS, log_mel, normalize
 from pitch import fundamental
 from speech import MEAN_F0, SAMPLE_RATE, VOICES, vary
-from loop import fit
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 STATE, HEADS, BLOCKS, CODE = 192, 6, 4, 24
 FRAMES, HOP = 4, 640

@@ -1,8 +1,8 @@
 """Speech for the pocket weights, from Debian's flite.
 
 `render` gives one utterance as float32 mono at 16 kHz with its phones and their exact end times
-(`flite -psdur`). The same `Rendering` and text give the same samples. `vary` adds what a microphone
-adds, from a seed.
+(`flite -psdur`). The same `Rendering` and text give the same samples. `vary` adds what a
+microphone adds, from a seed.
 """
 
 import random

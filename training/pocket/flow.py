@@ -1,0 +1,177 @@
+"""Recipe of the flow: dual-code tokens, speaker and prompt to mel, by conditional flow matching.
+
+Trains the serving module itself, on crops of whole groups (five tokens, 120 ms) of equal length,
+half of them behind a prompt whose mel is given. Loss: velocity, and half as much the distance of
+mu from the mel, which is what makes it quick. Mel stays as it is; instead the first layers begin
+where mel lies, since a constant in a channel would fill GroupNorm.
+"""
+
+import argparse
+import math
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from corpus import Corpus
+from decoder_data import chosen, decoder_config, sounding
+from loop import fit
+from numpy.typing import NDArray
+from parley_tts.voices.features import PromptFeatureExtractor
+from parley_vocoder.engine.flow.length_regulator import even_positions
+from parley_vocoder.engine.flow.model import Flow
+from speech import SAMPLE_RATE
+from tokenise import Tokens
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+GROUP, TOKEN_RATE = 5, 41.667
+UNCONDITIONAL = 0.2
+CROP_TOKENS = 16 * 45
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One utterance: ids [n], mel [frames, 80], speaker [192]."""
+
+    ids: NDArray[np.int16]
+    mel: NDArray[np.float32]
+    speaker: NDArray[np.float32]
+
+
+def items(
+    corpus: Corpus, tokens: Tokens, indices: list[int], extractor: PromptFeatureExtractor
+) -> list[Item]:
+    """Prepares utterances. The speaker vector is that of the utterance itself."""
+    config = decoder_config()
+    return [
+        Item(
+            tokens.clean[i],
+            sounding(corpus, i, config).mel,
+            extractor.speaker_embedding(corpus.samples(i), SAMPLE_RATE),
+        )
+        for i in indices
+    ]
+
+
+def frame_of(token: int) -> int:
+    """The mel frame at which a token begins."""
+    return int(token / TOKEN_RATE * 22050 / 256)
+
+
+def crops(data: list[Item], seed: int) -> dict[str, Tensor]:
+    """A batch: ids [b, n], mel [b, 80, t], speaker [b, 192], and how many tokens are prompt."""
+    rng = random.Random(seed)
+    groups = rng.choice((6, 9, 12, 16, 20))
+    count, length = CROP_TOKENS // (groups * GROUP), groups * GROUP
+    prompt = rng.randrange(2, groups // 2 + 1) * GROUP if rng.random() < 0.5 else 0
+    # Prompt and rest are stretched separately, so their frames are counted separately.
+    frames = frame_of(prompt) + frame_of(length - prompt)
+    ids, mels, speakers = [], [], []
+    while len(ids) < count:
+        item = rng.choice(data)
+        if len(item.ids) < length:
+            continue
+        at = rng.randrange((len(item.ids) - length) // GROUP + 1) * GROUP
+        mel = item.mel[frame_of(at) : frame_of(at) + frames]
+        if len(mel) == frames:
+            ids.append(item.ids[at : at + length].astype(np.int64))
+            mels.append(mel.T)
+            speakers.append(item.speaker)
+    stacked = (torch.from_numpy(np.stack(part)) for part in (ids, mels, speakers))
+    made = dict(zip(("ids", "mel", "speaker"), stacked, strict=True))
+    made["prompt"] = torch.tensor(prompt)
+    return made
+
+
+def begin_where_mel_lies(model: Flow, mean: Tensor, deviation: float) -> None:
+    """Output biases at the mean of the mel; input layers blind to it."""
+    estimator = model.estimator
+    bins = len(mean)
+    with torch.no_grad():
+        last: nn.Conv1d = model.length_regulator.model[-1]  # type: ignore[assignment]
+        last.bias.copy_(mean)
+        estimator.final_proj.bias.copy_(mean)
+        estimator.final_proj.weight.mul_(deviation)
+        resnet = estimator.down_blocks[0][0]  # type: ignore[index]
+        for conv in (resnet.block1.block[0], resnet.res_conv):
+            weight = conv.weight
+            for first in (0, bins, 3 * bins):
+                weight[:, first : first + bins] /= deviation
+            # x is half way between noise and mel on average; mu is mel throughout.
+            constant = (
+                weight[:, :bins].sum(2) @ (0.5 * mean) + weight[:, bins : 2 * bins].sum(2) @ mean
+            )
+            conv.bias.sub_(constant)
+
+
+def losses(model: Flow, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+    """Flow matching loss (spec 4.2, 4.3) and the distance of mu."""
+    ids, mel, prompt = batch["ids"], batch["mel"], int(batch["prompt"])
+    prompt_frames = frame_of(prompt)
+    hidden = model.encoder_proj(model.encoder(model.input_embedding(ids)))
+    mu = model.length_regulator(
+        hidden[:, :prompt],
+        even_positions(prompt, prompt_frames),
+        hidden[:, prompt:],
+        even_positions(ids.shape[1] - prompt, mel.shape[2] - prompt_frames),
+    )
+    speaker = model.spk_embed_affine_layer(F.normalize(batch["speaker"], dim=1))
+    cond = torch.zeros_like(mel)
+    cond[:, :, :prompt_frames] = mel[:, :, :prompt_frames]
+    keep = (torch.rand(len(mel)) > UNCONDITIONAL).float()
+    t = 1 - torch.cos(torch.rand(len(mel)) * 0.5 * math.pi)
+    noise = torch.randn_like(mel)
+    x = (1 - t)[:, None, None] * noise + t[:, None, None] * mel
+    with torch.autocast("cpu", torch.bfloat16):
+        velocity = model.estimator(
+            x,
+            mu * keep[:, None, None],
+            t,
+            speaker * keep[:, None],
+            cond * keep[:, None, None],
+            None,
+        )
+    matching = (velocity.float() - (mel - noise)).square().mean()
+    distance = (mu - mel).square().mean()
+    # In units of the spread of mel, to compare with published figures.
+    figures = {"cfm": matching.item() / 4.84, "mu": distance.item() / 4.84}
+    return matching / 4.84 + 0.5 * distance / 4.84, figures
+
+
+def main() -> None:
+    """Trains; prints the loss on held-out utterances."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--speaker-model", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--out", type=Path, help="flow.pt to write, in half precision")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    config = decoder_config()
+    corpus, tokens = Corpus(options.corpus), Tokens.load(options.work / "tokens.npz")
+    extractor = PromptFeatureExtractor.from_folder(options.speaker_model.parent)
+    data = items(corpus, tokens, chosen(corpus, 2400, 1200, held_out=False), extractor)
+    rows = np.concatenate([item.mel for item in data[::20]])
+    model = Flow(config.flow)
+    begin_where_mel_lies(model, torch.from_numpy(rows.mean(0)), float(rows.std()))
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        torch.manual_seed(step)
+        return losses(model, crops(data, step))
+
+    fit(model, loss, steps=options.steps, rate=1.2e-3, state=options.work / "flow.state")
+    held = items(corpus, tokens, chosen(corpus, 120, 60, held_out=True), extractor)
+    with torch.inference_mode():
+        figures = [losses(model, crops(held, seed))[1] for seed in range(20)]
+    for name in figures[0]:
+        print(f"held-out {name} {np.mean([each[name] for each in figures]):.3f}")
+    if options.out:
+        torch.save({name: value.half() for name, value in model.state_dict().items()}, options.out)
+
+
+if __name__ == "__main__":
+    main()
