@@ -11,12 +11,20 @@ from pathlib import Path
 from types import MethodType
 
 import numpy as np
+import soxr
 import torch
 from corpus import Corpus
 from decoder_data import Sounding, chosen, decoder_config, sounding
+from linguistic import edit_distance
 from loop import fit
-from parley_tts.voices.mel import MelSettings, _mel_filters
+from paraformer.asr import Recognizer
+from parley_tokenizer.linguistic import ENCODER_FOLDER
+from parley_tts.voices.mel import MelSettings, _mel_filters, log_mel
+from parley_vocoder.checkpoint import load_into
 from parley_vocoder.engine.hift.model import Hift
+from parley_vocoder.noise import SeededNoise
+from parley_vocoder.seeded import _with_weight_norm
+from speech import SAMPLE_RATE
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -95,11 +103,11 @@ class SpectralLoss(nn.Module):
         return (torch.view_as_real(spectrum).square().sum(-1) + 1e-7).sqrt()
 
 
-def crops(data: list[Sounding], seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def crops(data: list[Sounding], seed: int, count: int = BATCH) -> tuple[Tensor, Tensor, Tensor]:
     """A batch of crops: mel [b, 80, t], sound [b, n], f0 [b, t]."""
     rng = random.Random(seed)
     mels, sounds, pitches = [], [], []
-    for _ in range(BATCH):
+    for _ in range(count):
         item = rng.choice(data)
         while len(item.mel) <= FRAMES:
             item = rng.choice(data)
@@ -117,6 +125,9 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--pitch-steps", type=int, default=600)
+    parser.add_argument("--out", type=Path, help="hift.pt to write, in half precision")
+    parser.add_argument("--tokenizer", type=Path, help="Step-Audio-Tokenizer, for the evaluation")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -143,6 +154,61 @@ def main() -> None:
         return spectral + 0.02 * pitch_loss, figures
 
     fit(model, loss, steps=options.steps, rate=1.5e-3, state=options.work / "hift.state", save=100)
+
+    def pitch_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        mel, _, f0 = crops(data, 1_000_000 + step, count=32)
+        heard = model.f0_predictor(mel)
+        voiced = f0 > 0
+        figures = {
+            "voiced": (heard - f0)[voiced].abs().mean().item(),
+            "unvoiced": heard[~voiced].mean().item(),
+        }
+        return (heard - f0).abs().mean(), figures
+
+    fit(
+        model.f0_predictor, pitch_loss, steps=options.pitch_steps, rate=1e-3,
+        state=options.work / "f0.state",
+    )  # fmt: skip
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        stored = {name: value.half() for name, value in _with_weight_norm(model).items()}
+        torch.save(stored, options.out)
+        serving = Hift(config.hift).eval()
+        load_into(serving, options.out)
+        evaluate(serving, corpus, options.tokenizer, 100)
+
+
+@torch.inference_mode()
+def evaluate(model: Hift, corpus: Corpus, tokenizer: Path, count: int) -> None:
+    """Prints mel distance, and word error rates of originals and resyntheses."""
+    config = decoder_config()
+    settings = MelSettings(22050, 1024, 256, 1024, 80, 0, 8000)
+    recogniser = Recognizer.load(tokenizer / ENCODER_FOLDER)
+    errors = {"original": 0, "resynthesis": 0}
+    words, distances = 0, []
+    for index in chosen(corpus, count // 2, count - count // 2, held_out=True):
+        item = sounding(corpus, index, config)
+        mel = torch.from_numpy(item.mel.T.copy())[None]
+        noise = SeededNoise(index)
+        harmonics, hop = model.m_source.harmonics, config.hift.samples_per_frame
+        source, _ = model.m_source(
+            model.f0_predictor(mel),
+            torch.from_numpy(noise.offsets(harmonics))[None],
+            torch.from_numpy(noise.source(harmonics, hop, 0, mel.shape[2]))[None],
+        )
+        made = model.generate(mel, source)[0].numpy()
+        again = log_mel(made, settings)[: len(item.mel)]
+        distances.append(np.abs(again - item.mel[: len(again)]).mean())
+        text = corpus.utterances[index].text.split()
+        words += len(text)
+        low = soxr.resample(made, config.sample_rate, SAMPLE_RATE).astype(np.float32)
+        for name, wave in (("original", corpus.samples(index)), ("resynthesis", low)):
+            heard = recogniser.transcribe(wave).text.lower().split()
+            numbers = {word: n for n, word in enumerate({*text, *heard})}
+            errors[name] += edit_distance([numbers[w] for w in heard], [numbers[w] for w in text])
+    print(f"held-out mel distance {np.mean(distances):.3f}, n={len(distances)} utterances")
+    for name, wrong in errors.items():
+        print(f"word error rate of the {name}: {wrong / words:.4f}, {words} words")
 
 
 if __name__ == "__main__":
