@@ -23,11 +23,11 @@ from parley_evals.bench.seeded_weights import SeededWeights
 
 STREAMS = 8
 PROMPT_S = 3.0
-ROUNDS = 9
+ROUNDS = 8
 # Longer than the bench: they never end by themselves.
-BACKGROUND_GROUPS = 1500
-# Far enough into an utterance that its windows have their full size.
-UNDER_WAY_CHUNKS = 5
+BACKGROUND_GROUPS = 3000
+# Windows of full size; and what began together has become a steady state.
+UNDER_WAY_CHUNKS = 8
 _PHASE_S = 0.3
 
 
@@ -41,10 +41,9 @@ async def run(weights: SeededWeights) -> list[Figure]:
         for number in range(ROUNDS):
             alone.append(await _start(engine, number))
             together.append(await _start_together(engine, number))
-        solo, joined = [], []
-        for number in range(ROUNDS):
-            solo.append(await _start(engine, number))
-            joined.append(await _join(engine, number))
+        solo = [await _start(engine, number) for number in range(ROUNDS // 2)]
+        joined = await _join(engine)
+        solo += [await _start(engine, number) for number in range(ROUNDS // 2, ROUNDS)]
     return [
         Figure(
             "vocoder: first chunk, joining 7 others, over alone",
@@ -93,8 +92,10 @@ async def _start_together(engine: TorchEngine, number: int) -> Cost:
     )
 
 
-async def _join(engine: TorchEngine, number: int) -> Cost:
-    phases = np.random.default_rng(number)
+async def _join(engine: TorchEngine) -> list[Cost]:
+    """Newcomers, one after another, beside the same seven streams."""
+    phases = np.random.default_rng(0)
+    costs = []
     async with AsyncExitStack() as opened:
         under_way = []
         for k in range(STREAMS - 1):
@@ -111,12 +112,13 @@ async def _join(engine: TorchEngine, number: int) -> Cost:
             ]
             for event in ready:
                 await event.wait()
-            # Anywhere within the engine's steps, not right after one that gave a chunk out.
-            await asyncio.sleep(float(phases.uniform(0, _PHASE_S)))
-            cost = await _start(engine, number)
+            for number in range(ROUNDS):
+                # Anywhere within the engine's steps, not right after one that gave a chunk out.
+                await asyncio.sleep(float(phases.uniform(0, _PHASE_S)))
+                costs.append(await _start(engine, number))
             for listener in listeners:
                 listener.cancel()
-    return cost
+    return costs
 
 
 async def _listen(stream: DecodeStream, under_way: asyncio.Event) -> None:
