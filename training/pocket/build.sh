@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# All pocket weights, in order: corpus, tokenizers, recogniser, decoder, language models.
+# Every step goes on from its state file in WORK; one torch thread each, so that two can run at once.
+# usage: build.sh [WORK] [WEIGHTS]
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+work=${1:-/tmp/pocket} weights=${2:-$here/../../weights/pocket}
+mkdir -p "$work" "$weights"
+work=$(realpath "$work") weights=$(realpath "$weights")
+python=$here/../../.venv/bin/python
+export OMP_NUM_THREADS=1
+cd "$here"
+
+corpus=$work/corpus tokenizer=$weights/Step-Audio-Tokenizer chat=$weights/Step-Audio-Chat
+tts=$weights/Step-Audio-TTS-3B
+decoder=$tts/CosyVoice-300M-25Hz
+mkdir -p "$decoder" && cp cosyvoice.yaml "$decoder/"
+
+$python corpus.py --out "$corpus" --size 9000 --seed 1
+if [[ ! -f $tokenizer/speech_tokenizer_v1.onnx ]]; then
+    # Frozen once written: everything below depends on these bytes.
+    $python linguistic.py --corpus "$corpus" --out "$work" &
+    $python semantic.py --corpus "$corpus" --out "$work" && wait $!
+    $python export_tokenizer.py --corpus "$corpus" --work "$work" --out "$tokenizer"
+fi
+$python speaker.py --corpus "$corpus" --work "$work" --out "$decoder/campplus.onnx"
+$python recogniser.py --corpus "$corpus" --tokenizer "$tokenizer" --work "$work"
+[[ -f $work/tokens.npz ]] || $python tokenise.py --corpus "$corpus" --tokenizer "$tokenizer" \
+    --out "$work/tokens.npz"
+
+{
+    $python hift.py --corpus "$corpus" --work "$work" --tokenizer "$tokenizer" --out "$decoder/hift.pt"
+    $python flow.py --corpus "$corpus" --work "$work" --speaker-model "$decoder/campplus.onnx" \
+        --out "$decoder/flow.pt"
+} &
+$python chat.py text --work "$work" --steps 600
+$python chat.py audio --corpus "$corpus" --work "$work" --steps 1500 --out "$chat"
+$python tts.py --corpus "$corpus" --tokenizer "$tokenizer" --work "$work" --out "$tts"
+wait $!
