@@ -17,7 +17,7 @@ from parley_core.testing import serving
 from parley_gateway.conversation_service import ConversationService
 from parley_gateway.server import build_server
 from parley_gateway.settings import GatewaySettings
-from parley_gateway.stages.bundle import open_stages
+from parley_gateway.stages.bundle import Stages, open_stages
 
 
 @dataclass
@@ -28,6 +28,7 @@ class Gateway:
     channel: grpc.aio.Channel
     conversations: ConversationService
     settings: GatewaySettings
+    clients: Stages
 
     @property
     def speech(self):
@@ -56,7 +57,7 @@ async def running_gateway(stages: FakeStages, **over):
         server, conversations = build_server(settings, clients)
         conversations.warm_up()
         channel = await closing.enter_async_context(serving(server))
-        yield Gateway(stages, channel, conversations, settings)
+        yield Gateway(stages, channel, conversations, settings, clients)
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ from parley_gateway.conversation_service import ConversationService
 from parley_gateway.settings import GatewaySettings
 from parley_gateway.speech_service import SpeechService
 from parley_gateway.stages.bundle import Stages, missing_stages, open_stages
+from parley_gateway.web.http_server import HttpServer
 
 _CONNECT_S = 2.0
 _log = get_logger("parley.gateway")
@@ -22,12 +23,18 @@ async def serve(settings: GatewaySettings) -> None:
     async with AsyncExitStack() as closing:
         stages = await open_stages(settings.stages, closing)
         server, conversations = build_server(settings, stages)
+        http = HttpServer(conversations, stages, settings) if settings.http.enabled else None
+        if http:
+            server.on_drain(http.drain)
+            server.on_stop(http.stop)
 
         async def warm_up() -> None:
             await asyncio.to_thread(conversations.warm_up)
             missing = await missing_stages(stages, _CONNECT_S)
             if missing:
                 _log.warning("stages_missing", stages=missing)
+            if http:
+                await http.start()
 
         await server.run(warm_up=warm_up)
 

@@ -9,6 +9,7 @@ from pydantic_settings import SettingsConfigDict
 from parley_gateway.turns.end_of_turn import Eagerness
 from parley_gateway.turns.rules import SpeculationRules
 from parley_gateway.vad import VadThresholds
+from parley_gateway.web.settings import HttpSettings
 
 DEFAULT_SYSTEM_PROMPT = (
     "You are a helpful voice assistant. Answer in the language of the user, briefly and in plain "
@@ -81,6 +82,14 @@ class SpeculationSettings(SettingsSection):
         )
 
 
+class PrefillSettings(SettingsSection):
+    """The prompt computed while the user still speaks."""
+
+    enabled: bool = True
+    chunk_tokens: int = Field(25, ge=5, description="New audio tokens a call, 41.7 a second.")
+    max_queue_s: float = Field(0.1, ge=0, description="Chat stage wait above which it rests.")
+
+
 class TurnSettings(SettingsSection):
     """How a conversation is held where the client does not say."""
 
@@ -99,6 +108,7 @@ class TurnSettings(SettingsSection):
         20, gt=0, description="Audio of a reply that is made but may not be sent yet."
     )
     speculation: SpeculationSettings = SpeculationSettings()
+    prefill: PrefillSettings = PrefillSettings()
 
 
 class SessionSettings(SettingsSection):
@@ -118,5 +128,6 @@ class GatewaySettings(ServiceSettings):
     vad: VadSettings = VadSettings()
     turns: TurnSettings = TurnSettings()
     sessions: SessionSettings = SessionSettings()
+    http: HttpSettings = HttpSettings()
     system_prompt: str = Field(DEFAULT_SYSTEM_PROMPT, description="Where no persona is given.")
     output_sample_rate: int = Field(22_050, ge=8_000, le=192_000, description="Of speech, Hz.")

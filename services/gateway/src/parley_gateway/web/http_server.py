@@ -19,7 +19,7 @@ from parley_gateway.realtime.endpoint import RealtimeEndpoint
 from parley_gateway.settings import GatewaySettings
 from parley_gateway.stages.bundle import Stages
 from parley_gateway.web.about import About
-from parley_gateway.web.access import Access, typed_errors
+from parley_gateway.web.access import Access, Handler, typed_errors
 
 _SHUT_DOWN_S = 1.0
 _POLL_S = 0.05
@@ -64,7 +64,9 @@ class HttpServer:
         static = resources.files("parley_gateway.web") / "static"
         for name, content_type in _PAGE_FILES.items():
             content = (static / name).read_bytes()
-            app.router.add_get("/" if name == "index.html" else f"/{name}", _file(content, content_type))
+            app.router.add_get(
+                "/" if name == "index.html" else f"/{name}", _file(content, content_type)
+            )
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUT_DOWN_S)
 
     async def start(self) -> None:
@@ -110,7 +112,7 @@ class HttpServer:
         return web.json_response(told)
 
 
-def _file(content: bytes, content_type: str):  # type: ignore[no-untyped-def]
+def _file(content: bytes, content_type: str) -> Handler:
     async def serve(_: web.Request) -> web.Response:
         return web.Response(
             body=content, content_type=content_type, charset="utf-8", headers=_HEADERS
