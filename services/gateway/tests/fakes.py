@@ -20,7 +20,7 @@ from parley.context.v1 import context_pb2_grpc
 from parley.tokenizer.v1 import tokenizer_pb2, tokenizer_pb2_grpc
 from parley.tts.v1 import tts_pb2, tts_pb2_grpc
 from parley.vocoder.v1 import vocoder_pb2, vocoder_pb2_grpc
-from parley_core.errors import InvalidArgument, NotFound
+from parley_core.errors import InvalidArgument, NotFound, ResourceExhausted
 from parley_core.server import Server
 from parley_core.settings import ServiceSettings
 
@@ -41,6 +41,7 @@ class FakeTokenizer(Fake, tokenizer_pb2_grpc.TokenizerServiceServicer):
     def __post_init__(self):
         super().__post_init__()
         self.flushes = []
+        self.live = False
 
     async def Tokenize(self, request, context):
         with self.call() as fault:
@@ -64,6 +65,9 @@ class FakeTokenizer(Fake, tokenizer_pb2_grpc.TokenizerServiceServicer):
                         )
                     case "audio":
                         heard += request.audio
+                        for _ in range(self.live and len(request.audio) // 640):
+                            tokens = audio_pb2.AudioTokens(ids=[1, 2, 1030, 1031, 1032])
+                            yield tokenizer_pb2.StreamingTokenizeResponse(tokens=tokens)
                         if fault.after and len(heard) > 3200:
                             tokens = audio_pb2.AudioTokens(ids=[1, 2, 1030, 1031, 1032])
                             yield tokenizer_pb2.StreamingTokenizeResponse(tokens=tokens)
@@ -90,10 +94,20 @@ class FakeChat(Fake, chat_pb2_grpc.ChatServiceServicer):
 
     finished_at = 0.0
     repeat = 1
+    refuses_prefill = False
 
     def __post_init__(self):
         super().__post_init__()
         self.requests = deque(maxlen=64)
+        self.prefills = []
+        self.prefilled = asyncio.Event()
+
+    async def Prefill(self, request, context):
+        self.prefills.append(request)
+        self.prefilled.set()
+        if self.refuses_prefill:
+            raise ResourceExhausted("full", reason="QUEUE_FULL", retry_after=1.0)
+        return chat_pb2.PrefillResponse()
 
     async def Generate(self, request, context):
         with self.call() as fault:

@@ -10,19 +10,19 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from parley.chat.v1 import message_pb2
-from parley_core.errors import Unavailable
 from parley_core.telemetry import GEN_AI_CONVERSATION_ID, PARLEY_REVISION, PARLEY_TURN, tracer
 
 from parley_gateway import config as conversation_config
 from parley_gateway.config import ConversationConfig
 from parley_gateway.history import History
 from parley_gateway.latency import TurnLatency
+from parley_gateway.prompt import history_prompt
 from parley_gateway.reply import Reply, ReplyEvent, ReplyPlan, ReplyUsage
 from parley_gateway.settings import GatewaySettings
 from parley_gateway.stages import context as context_stage
 from parley_gateway.stages import tokenizer as tokenizer_stage
 from parley_gateway.stages.bundle import Stages
-from parley_gateway.stages.chat import speech_message, text_message, with_system_prompt
+from parley_gateway.stages.chat import speech_message, text_message
 from parley_gateway.stages.context import TurnStatus, TurnUpdate, UserSpeech
 from parley_gateway.turns.events import ReplyKey
 from parley_gateway.utterance import Utterance
@@ -148,22 +148,11 @@ class ConversationReply:
 
     async def _remember(self) -> list[message_pb2.Message]:
         self.latency.started(context_stage.STAGE)
-        try:
-            async with asyncio.timeout(self._settings.stages.context.deadline_s):
-                # The turns before must be in what is read; this one must not, it is the question.
-                await self._history.written()
-        except TimeoutError:
-            raise Unavailable(
-                "the context stage takes no turns",
-                reason="STAGE_LOST",
-                metadata={"stage": context_stage.STAGE},
-                retry_after=1.0,
-            ) from None
-        prompt = await self._stages.context.build_prompt(
-            self.key.session, self._settings.request_limits.history_token_budget
+        messages = await history_prompt(
+            self._stages, self._settings, self._config, self._history, self.key.session
         )
-        self.latency.output(context_stage.STAGE, len(prompt.messages))
-        return with_system_prompt(prompt.messages, self._config.system_prompt)
+        self.latency.output(context_stage.STAGE, len(messages))
+        return messages
 
     async def _answer(
         self, history: list[message_pb2.Message], speech: UserSpeech | None, text: str

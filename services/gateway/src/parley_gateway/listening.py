@@ -6,7 +6,8 @@ of it is fed back as events. At most one utterance is open. Not for finding spee
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from parley_core.errors import ParleyError
 from parley_core.logging import get_logger
@@ -31,6 +32,7 @@ class Listening:
         settings: GatewaySettings,
         microphone: Microphone,
         feed: Callable[[ev.Event], None],
+        prefill: Callable[[Utterance], Coroutine[Any, Any, None]],
     ) -> None:
         """Begins without an utterance.
 
@@ -39,12 +41,15 @@ class Listening:
             settings: Limits.
             microphone: Of the stream.
             feed: Tells the controller.
+            prefill: Computes the prompt of an utterance while it grows.
         """
         self._stages = stages
         self._settings = settings
         self._microphone = microphone
         self._feed = feed
+        self._prefill = prefill
         self._running: asyncio.Task[None] | None = None
+        self._prefilling: asyncio.Task[None] | None = None
         self.utterance: Utterance | None = None
 
     def hear(self, pcm: bytes) -> None:
@@ -59,12 +64,15 @@ class Listening:
         utterance.hear(self._microphone.since(offset - self._settings.turns.pre_roll_s))
         self.utterance = utterance
         self._running = tasks.create_task(utterance.run())
+        if self._settings.turns.prefill.enabled:
+            self._prefilling = tasks.create_task(self._prefill(utterance))
 
     def end(self) -> Utterance | None:
         """Ends the utterance; its last tokens are on their way."""
         utterance, self.utterance = self.utterance, None
         if utterance:
             utterance.end()
+        self._stop_prefill()
         return utterance
 
     def drop(self) -> None:
@@ -72,6 +80,12 @@ class Listening:
         self.utterance = None
         if self._running:
             self._running.cancel()
+        self._stop_prefill()
+
+    def _stop_prefill(self) -> None:
+        # The reply computes what is left: the same work done twice would only be in its way.
+        if self._prefilling:
+            self._prefilling.cancel()
 
     def recognize(self, tasks: asyncio.TaskGroup, turn_id: str) -> None:
         """Finds out whether the utterance holds words."""

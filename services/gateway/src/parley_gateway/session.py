@@ -28,6 +28,8 @@ from parley_gateway.listening import Listening
 from parley_gateway.microphone import Microphone
 from parley_gateway.opening import Opening
 from parley_gateway.outbox import Outbox
+from parley_gateway.prefill import prefill_utterance
+from parley_gateway.prompt import history_prompt
 from parley_gateway.replying import Replying
 from parley_gateway.session_metrics import FALSE_ALARMS, STALE_DROPPED, STREAMS
 from parley_gateway.settings import GatewaySettings
@@ -37,6 +39,7 @@ from parley_gateway.turns import effects as fx
 from parley_gateway.turns import events as ev
 from parley_gateway.turns.controller import State, TurnController
 from parley_gateway.turns.events import ReplyKey
+from parley_gateway.utterance import Utterance
 
 Request = conversation_pb2.StreamingConverseRequest
 Response = conversation_pb2.StreamingConverseResponse
@@ -84,7 +87,7 @@ class SessionRunner:
         self._end_of_turn = conversation_config.end_of_turn(self.config, settings)
         rules = conversation_config.turn_rules(self.config, settings, self._end_of_turn)
         self._controller = TurnController(session, turn_prefix, rules)
-        self._listening = Listening(stages, settings, microphone, self.feed)
+        self._listening = Listening(stages, settings, microphone, self.feed, self._prefill)
         self._replying = Replying(
             stages,
             settings,
@@ -227,6 +230,17 @@ class SessionRunner:
                 self._outbox.put(responses.notice(problem))
             case fx.DropStale():
                 STALE_DROPPED.inc()
+
+    async def _prefill(self, utterance: Utterance) -> None:
+        session, config = self._opening.session.name, self.config
+        await prefill_utterance(
+            self._stages.chat,
+            self._settings.turns.prefill,
+            utterance,
+            lambda: history_prompt(self._stages, self._settings, config, self._history, session),
+            session=session,
+            functions=conversation_config.functions(config),
+        )
 
     def _expect_transcript(self, key: ReplyKey) -> None:
         task = self._tasks.create_task(self._tell_transcript(key))

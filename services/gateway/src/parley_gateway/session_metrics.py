@@ -17,3 +17,7 @@ SECONDS_SAVED = Histogram(
 FALSE_ALARMS = Counter(
     "parley_gateway_false_alarms", "Interruptions that brought no words; the reply went on."
 )
+PREFILLED_TOKENS = Counter(
+    "parley_gateway_prefilled_tokens",
+    "Audio tokens sent to the chat stage ahead.",
+)

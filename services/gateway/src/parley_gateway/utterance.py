@@ -42,6 +42,7 @@ class Utterance:
         self._asked: deque[str] = deque()
         self._failure: ParleyError | None = None
         self._done = asyncio.Event()
+        self._growth = asyncio.Event()
 
     @property
     def pcm(self) -> bytes:
@@ -62,6 +63,13 @@ class Utterance:
     def ids(self) -> tuple[int, ...]:
         """The tokens that came so far; they run behind the audio."""
         return tuple(self._ids)
+
+    async def grown(self, count: int) -> bool:
+        """Waits until there are `count` tokens; False when there will not be so many."""
+        while len(self._ids) < count and not self._done.is_set():
+            self._growth.clear()
+            await self._growth.wait()
+        return len(self._ids) >= count
 
     async def so_far(self) -> tuple[int, ...]:
         """Waits for the tokens of all audio up to now; the utterance may go on.
@@ -130,6 +138,7 @@ class Utterance:
             self._failure = from_exception(failures)
         finally:
             self._done.set()
+            self._growth.set()
             for each in self._flushes.values():
                 each.set()
 
@@ -153,6 +162,7 @@ class Utterance:
         match event:
             case Tokens(ids):
                 self._ids += ids
+                self._growth.set()
             case Flushed(flush_id) if flush_id in self._flushes:
                 self._flushes[flush_id].set()
             case Flushed():

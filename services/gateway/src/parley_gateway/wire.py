@@ -5,7 +5,7 @@ from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict, ParseDict
-from google.protobuf.struct_pb2 import Struct
+from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 
@@ -41,3 +41,13 @@ def struct(values: Mapping[str, Any]) -> Struct:
 def from_struct(message: Struct) -> dict[str, Any]:
     """Reads a JSON object."""
     return dict(MessageToDict(message))
+
+
+def json_value(value: Any) -> Value:
+    """Writes any JSON value."""
+    return ParseDict(value, Value())
+
+
+def from_json_value(message: Value) -> Any:
+    """Reads any JSON value."""
+    return MessageToDict(message)

@@ -14,9 +14,9 @@ from parley.audio.v1 import audio_pb2
 from parley.chat.v1 import chat_pb2, chat_pb2_grpc, message_pb2
 from parley_core.errors import Internal, ResourceExhausted
 
-from parley_gateway.stages.call import server_stream
+from parley_gateway.stages.call import server_stream, unary
 from parley_gateway.stages.load import QueueLoad
-from parley_gateway.wire import from_struct, seconds, struct
+from parley_gateway.wire import from_struct, json_value, seconds, struct
 
 STAGE = "chat"
 
@@ -101,14 +101,7 @@ class ChatStage:
         """
         request = chat_pb2.GenerateRequest(
             messages=messages,
-            functions=[
-                message_pb2.FunctionDeclaration(
-                    name=each.name,
-                    description=each.description,
-                    parameters=struct(each.parameters),
-                )
-                for each in functions
-            ],
+            functions=_declarations(functions),
             sampling=_sampling(sampling or Sampling()),
             session=session,
         )
@@ -140,6 +133,23 @@ class ChatStage:
                 metadata={"stage": STAGE},
             )
 
+    async def prefill(
+        self,
+        messages: Sequence[message_pb2.Message],
+        *,
+        session: str,
+        functions: Sequence[Function] = (),
+    ) -> None:
+        """Computes a prompt whose last message still grows into the prefix cache.
+
+        Raises:
+            ParleyError: The stage refuses the messages, or is lost.
+        """
+        request = chat_pb2.PrefillRequest(
+            messages=messages, functions=_declarations(functions), session=session
+        )
+        await unary(STAGE, self._stub.Prefill, request, self._deadline)
+
 
 def text_message(role: "message_pb2.Role.ValueType", text: str) -> message_pb2.Message:
     """Makes a message of one text."""
@@ -158,6 +168,34 @@ def speech_message(ids: Sequence[int]) -> message_pb2.Message:
     """Makes the user's message of dual-code ids."""
     part = message_pb2.Part(audio=audio_pb2.AudioTokens(ids=ids))
     return message_pb2.Message(role=message_pb2.ROLE_USER, parts=[part])
+
+
+def calls_message(calls: Sequence[ChatCall], text: str = "") -> message_pb2.Message:
+    """Makes the assistant's message of calls, behind the text that it said before them."""
+    parts = [message_pb2.Part(text=text)] if text else []
+    for each in calls:
+        call = message_pb2.FunctionCall(call_id=each.call_id, name=each.name)
+        call.arguments.CopyFrom(struct(each.arguments))
+        parts.append(message_pb2.Part(function_call=call))
+    return message_pb2.Message(role=message_pb2.ROLE_ASSISTANT, parts=parts)
+
+
+def result_message(call: ChatCall, output: Any) -> message_pb2.Message:
+    """Makes the message of a call's result, JSON."""
+    result = message_pb2.FunctionResult(
+        call_id=call.call_id, name=call.name, output=json_value(output)
+    )
+    part = message_pb2.Part(function_result=result)
+    return message_pb2.Message(role=message_pb2.ROLE_FUNCTION, parts=[part])
+
+
+def _declarations(functions: Sequence[Function]) -> list[message_pb2.FunctionDeclaration]:
+    return [
+        message_pb2.FunctionDeclaration(
+            name=each.name, description=each.description, parameters=struct(each.parameters)
+        )
+        for each in functions
+    ]
 
 
 def _sampling(sampling: Sampling) -> chat_pb2.Sampling:
