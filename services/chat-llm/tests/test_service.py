@@ -250,6 +250,24 @@ async def test_bad_functions_are_refused(served, names, reason):
         await reply(live.stub, ask(user("a"), functions=functions))
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+async def test_numbers_that_json_does_not_have_are_refused_by_field(served, number):
+    function = message_pb2.FunctionDeclaration(name="f")
+    function.parameters["a"] = [{"b": number}]
+    result = message_pb2.FunctionResult(name="f")
+    result.output.number_value = number
+    told = message_pb2.Message(
+        role=message_pb2.ROLE_FUNCTION, parts=[message_pb2.Part(function_result=result)]
+    )
+    async with served(engine="simulator") as live:
+        async with rpc_fails("JSON_INVALID") as raised:
+            await reply(live.stub, ask(user("a"), functions=[function]))
+        assert raised.error.field == "functions[0].parameters"
+        async with rpc_fails("JSON_INVALID") as raised:
+            await reply(live.stub, ask(user("a"), told))
+        assert raised.error.field == "messages[1].parts[0].function_result.output"
+
+
 async def test_a_hundred_thousand_characters_are_taken_or_refused_not_hung(served):
     text = "你好 hello " * 10_000
     async with served() as live:

@@ -1,4 +1,5 @@
 import asyncio
+import importlib.util
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -84,6 +85,23 @@ async def test_seeded_weights_speak_the_same_alone_and_together(
             assert together[3][0].ready.decoder == tts_pb2.DECODER_MUSIC
             assert engine.stats().cached_tokens > 0
             assert engine.stats().running == 0
+
+
+@pytest.mark.vllm
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not importlib.util.find_spec("vllm"), reason="vLLM lives in .venv-vllm")
+async def test_vllm_speaks_what_torch_speaks(weights: Path, tmp_path: Path) -> None:
+    spoken = {}
+    for engine in ("torch", "vllm"):
+        service = TtsService()
+        settings = make_settings(weights, tmp_path, engine=engine)
+        async with AsyncExitStack() as closing:
+            await open_service(service, settings, FakeTokenizer(), closing)
+            async with running_server(REGISTER, service, FULL_NAME) as channel:
+                replies = await asyncio.gather(*(speak(channel, text) for text in TEXTS))
+                spoken[engine] = [ids_of(responses) for responses in replies]
+    assert spoken["vllm"] == spoken["torch"]
+    assert all(spoken["torch"])
 
 
 async def test_a_vanished_caller_frees_the_torch_engine(weights: Path, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import asyncio
+import io
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -6,6 +7,7 @@ from pathlib import Path
 import grpc.aio
 import numpy as np
 import pytest
+import soundfile
 from parley.audio.v1 import audio_pb2
 from parley.tts.v1 import tts_pb2, tts_pb2_grpc
 from parley_core.audio import float_to_pcm16, wav_bytes
@@ -147,7 +149,7 @@ async def test_text_without_anything_to_say_ends_well(connected, text: str) -> N
         ([setup(style_tags=["a)b"])], "TAG_MALFORMED"),
         ([setup(voice="Alice", style_tags=["RAP"]), Request(text_delta="Go."), end()],
          "VOICE_STYLE_UNSUPPORTED"),
-        ([setup(temperature=-1)], "TEMPERATURE"),
+        ([setup(temperature=-1)], "SAMPLING_INVALID"),
         ([setup(), Request(text_delta="字" * 100_000)], "TEXT_TOO_LONG"),
     ],
 )  # fmt: skip
@@ -239,7 +241,9 @@ async def test_a_container_is_cloned_like_its_samples(connected) -> None:
     [
         ({"format": audio_pb2.AudioFormat()}, "AUDIO_ENCODING_UNSUPPORTED"),
         ({"content": b"\0"}, "AUDIO_FRAME_MALFORMED"),
-        ({"content": b""}, "AUDIO_DURATION"),
+        ({"content": b""}, "AUDIO_EMPTY"),
+        ({"content": bytes(2)}, "AUDIO_TOO_SHORT"),
+        ({"content": bytes(2 * 16000 * 31)}, "AUDIO_TOO_LONG"),
         ({"content": bytes(64000)}, "AUDIO_SILENT"),
         ({"format": CONTAINER, "content": b""}, "AUDIO_EMPTY"),
         ({"format": CONTAINER, "content": wav_bytes(recording(), 16000)[:3000]}, "AUDIO_TRUNCATED"),
@@ -257,6 +261,27 @@ async def test_bad_clones_are_refused_by_name(connected, changes: dict, reason: 
         assert len((await stub.ListVoices(tts_pb2.ListVoicesRequest())).voices) == 2
 
 
+async def test_a_file_is_refused_by_the_length_in_its_header_not_unpacked_first(
+    connected, monkeypatch
+) -> None:
+    packed = io.BytesIO()
+    soundfile.write(packed, np.zeros((16000 * 600, 1), np.float32), 16000, format="FLAC")
+    monkeypatch.setattr(soundfile.SoundFile, "read", lambda *_, **__: pytest.fail("unpacked"))
+    async with connected() as stub, rpc_fails("AUDIO_TOO_LONG"):
+        await stub.CloneVoice(clone_request(format=CONTAINER, content=packed.getvalue()))
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "../cloned/mine", "\0", "声" * 200])
+async def test_a_name_that_cannot_be_a_file_is_no_voice(connected, name: str) -> None:
+    async with connected() as stub:
+        async with rpc_fails("VOICE_NOT_FOUND"):
+            await synthesize(stub, TEXT, voice=name)
+        async with rpc_fails("VOICE_NOT_FOUND"):
+            await stub.GetVoice(tts_pb2.GetVoiceRequest(name=name))
+        async with rpc_fails("VOICE_NOT_FOUND"):
+            await stub.DeleteVoice(tts_pb2.DeleteVoiceRequest(name=name))
+
+
 async def test_bad_voice_calls_are_refused_by_name(connected) -> None:
     async with connected() as stub:
         async with rpc_fails("NAME_MISSING"):
@@ -265,7 +290,7 @@ async def test_bad_voice_calls_are_refused_by_name(connected) -> None:
             await stub.DeleteVoice(tts_pb2.DeleteVoiceRequest())
         async with rpc_fails("VOICE_NOT_CLONED"):
             await stub.DeleteVoice(tts_pb2.DeleteVoiceRequest(name="Alice"))
-        async with rpc_fails("PAGE_SIZE"):
+        async with rpc_fails("PAGE_SIZE_NEGATIVE"):
             await stub.ListVoices(tts_pb2.ListVoicesRequest(page_size=-1))
 
 

@@ -179,9 +179,9 @@ async def test_of_two_clones_of_one_name_exactly_one_wins(
         ({"prompt_text": "。"}, "TRANSCRIPT_MISSING"),
         ({"prompt_text": "字" * 501}, "TRANSCRIPT_TOO_LONG"),
         ({"language_codes": ("not a language",)}, "LANGUAGE_MALFORMED"),
-        ({"wave": np.ones(15000, np.float32)}, "AUDIO_DURATION"),
-        ({"wave": np.ones(16000 * 31, np.float32)}, "AUDIO_DURATION"),
-        ({"wave": np.zeros(0, np.float32)}, "AUDIO_DURATION"),
+        ({"wave": np.ones(15000, np.float32)}, "AUDIO_TOO_SHORT"),
+        ({"wave": np.ones(16000 * 31, np.float32)}, "AUDIO_TOO_LONG"),
+        ({"wave": np.zeros(0, np.float32)}, "AUDIO_TOO_SHORT"),
         ({"wave": np.zeros(32000, np.float32)}, "AUDIO_SILENT"),
     ],
 )
