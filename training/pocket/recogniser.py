@@ -191,7 +191,7 @@ def main() -> None:
         count_loss = (sums - counts).abs().mean()
         right = (logits.argmax(-1) == labels)[labels >= 0].float().mean().item()
         figures = {"words": word_loss.item(), "accuracy": right, "count": count_loss.item()}
-        return word_loss + 0.3 * count_loss, figures
+        return word_loss + 1.5 * count_loss, figures
 
     fit(model, loss, steps=options.steps, rate=1.5e-3, state=options.work / "recogniser.state")
     write(folder, model)
