@@ -214,7 +214,7 @@ async def test_a_deadline_reaches_the_work_and_is_counted_as_one(servicer):
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         await asyncio.wait_for(servicer.ended.wait(), 1)
         await gauge_falls("Tokenize")
-    assert 0 < seen[0] <= 0.2
+    assert 0 < seen[0] < 0.3
     assert counted("Tokenize", "DEADLINE_EXCEEDED") == late + 1
 
 

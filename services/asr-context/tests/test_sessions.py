@@ -1,4 +1,5 @@
 import asyncio
+import base64
 
 import pytest
 from context_redis import eventually
@@ -92,8 +93,10 @@ async def test_list_pages_through_live_sessions_newest_first(store, name):
             break
     assert seen == ["s6", "s5", "s4", "s2", "s1", "s0"]
     assert await sessions.page("nobody", page_size=2) == ([], "")
-    with pytest.raises(InvalidArgument):
-        await sessions.page(name.tenant, page_size=2, page_token="%%")
+    far = base64.urlsafe_b64encode(b"9" * 400 + b":s1").decode()
+    for bad in ("%%", far):
+        with pytest.raises(InvalidArgument):
+            await sessions.page(name.tenant, page_size=2, page_token=bad)
 
 
 async def test_a_handle_stays_good_until_a_newer_one_was_used(store, name):

@@ -275,7 +275,7 @@ async def test_a_file_is_refused_by_the_length_in_its_header_not_unpacked_first(
 async def test_a_name_that_cannot_be_a_file_is_no_voice(connected, name: str) -> None:
     async with connected() as stub:
         async with rpc_fails("VOICE_NOT_FOUND"):
-            await synthesize(stub, TEXT, voice=name)
+            await stub.StreamingSynthesize(iter([setup(voice=name)])).read()
         async with rpc_fails("VOICE_NOT_FOUND"):
             await stub.GetVoice(tts_pb2.GetVoiceRequest(name=name))
         async with rpc_fails("VOICE_NOT_FOUND"):

@@ -6,6 +6,7 @@ because Redis is away says UNAVAILABLE with a hint when to come back. Not for wh
 """
 
 import asyncio
+import re
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf import empty_pb2, struct_pb2
 from parley.context.v1 import context_pb2, context_pb2_grpc
-from parley_core.audio import Resampler, pcm16_to_float
+from parley_core.audio import Resampler, pcm_format, read_frame
 from parley_core.errors import DeadlineExceeded, InvalidArgument
 
 from parley_asr_context import translation
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 FULL_NAME = "parley.context.v1.ContextService"
 
+_INDEX = re.compile(r"[0-9]{1,18}")
 _StreamRequest = context_pb2.StreamingTranscribeRequest
 _StreamResponse = context_pb2.StreamingTranscribeResponse
 
@@ -168,7 +170,7 @@ class ContextService(context_pb2_grpc.ContextServiceServicer):
         size = self._page_size(request.page_size)
         after = None
         if request.page_token:
-            if not (request.page_token.isascii() and request.page_token.isdigit()):
+            if not _INDEX.fullmatch(request.page_token):
                 raise InvalidArgument(
                     "page_token is malformed", field="page_token", reason="PAGE_TOKEN_MALFORMED"
                 )
@@ -216,14 +218,16 @@ class ContextService(context_pb2_grpc.ContextServiceServicer):
             raise InvalidArgument(
                 "the first request must be setup", field="setup", reason="SETUP_MISSING"
             )
-        sample_rate, channels = translation.pcm_format(first.setup.format, "setup.format")
+        sample_rate, channels = pcm_format(first.setup.format, field="setup.format")
         resampler = Resampler(sample_rate, SAMPLE_RATE)
         stream = self._engine.stream()
         taken = 0
         while (request := await self._next(requests)) is not None:
             match request.WhichOneof("event"):
                 case "audio":
-                    samples = self._samples(request.audio, channels)
+                    samples = read_frame(
+                        request.audio, channels, max_bytes=self._limits.max_audio_message_bytes
+                    )
                     taken += samples.size
                     translation.check_length(taken / sample_rate, "audio", self._limits)
                     if await stream.accept(resampler.feed(samples)):
@@ -296,18 +300,6 @@ class ContextService(context_pb2_grpc.ContextServiceServicer):
                 "page_size must not be negative", field="page_size", reason="PAGE_SIZE_NEGATIVE"
             )
         return min(asked or self._limits.page_size, self._limits.max_page_size)
-
-    def _samples(self, pcm: bytes, channels: int) -> Any:
-        if not pcm:
-            raise InvalidArgument("audio of 0 bytes", field="audio", reason="AUDIO_EMPTY")
-        if len(pcm) > self._limits.max_audio_message_bytes:
-            raise InvalidArgument(
-                f"{len(pcm)} bytes of audio, at most {self._limits.max_audio_message_bytes}"
-                " are taken in one message",
-                field="audio",
-                reason="AUDIO_TOO_LARGE",
-            )
-        return pcm16_to_float(pcm, channels=channels)
 
     async def _next(self, requests: AsyncIterator[_StreamRequest]) -> _StreamRequest | None:
         try:

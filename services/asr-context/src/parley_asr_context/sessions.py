@@ -246,11 +246,17 @@ def _proof(uid: str, serial: int) -> str:
     return hmac.new(uid.encode(), f"handle {serial}".encode(), hashlib.sha256).hexdigest()
 
 
+# Milliseconds since 1970, as scores of the index are.
+_MAX_SCORE_DIGITS = 18
+
+
 def _read_page_token(token: str) -> tuple[int, str] | None:
     if not token:
         return None
     try:
         score, session_id = base64.urlsafe_b64decode(token).decode().split(":", 1)
+        if len(score) > _MAX_SCORE_DIGITS:
+            raise ValueError(score)
         return int(score), check_name(session_id, "page_token")
     except (binascii.Error, UnicodeDecodeError, ValueError):
         raise InvalidArgument(

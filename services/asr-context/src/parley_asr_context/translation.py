@@ -5,26 +5,19 @@ that needs the state of a session.
 """
 
 import json
-import math
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from google.protobuf import duration_pb2, struct_pb2, timestamp_pb2
-from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.json_format import ParseDict
 from paraformer.asr import Transcript
 from parley.audio.v1 import audio_pb2
 from parley.chat.v1 import message_pb2
 from parley.context.v1 import context_pb2
-from parley_core.audio import (
-    check_format,
-    float_to_pcm16,
-    pcm16_to_float,
-    read_audio,
-    resample,
-)
+from parley_core.audio import float_to_pcm16, pcm16_to_float, read_recording, resample
 from parley_core.audio.files import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
 from parley_core.errors import InvalidArgument
+from parley_core.json_values import plain_json
 from parley_core.tokens import check_tokens
 
 from parley_asr_context.leases import Lease
@@ -153,23 +146,6 @@ def draft(request: context_pb2.AppendTurnRequest, limits: RequestLimits) -> Draf
     )
 
 
-def pcm_format(given: audio_pb2.AudioFormat, field: str) -> tuple[int, int]:
-    """Sample rate and channels of a PCM format.
-
-    Raises:
-        InvalidArgument: It is not PCM, or of a rate or channel count that is not taken.
-    """
-    if given.encoding != audio_pb2.AUDIO_ENCODING_PCM_S16LE:
-        raise InvalidArgument(
-            "the encoding is not PCM_S16LE",
-            field=f"{field}.encoding",
-            reason="AUDIO_ENCODING_UNSUPPORTED",
-        )
-    channels = given.channel_count or 1
-    check_format(given.sample_rate_hertz, channels, field=field)
-    return given.sample_rate_hertz, channels
-
-
 def recording(
     request: context_pb2.TranscribeRequest, limits: RequestLimits
 ) -> npt.NDArray[np.float32]:
@@ -178,14 +154,9 @@ def recording(
     Raises:
         InvalidArgument: It is empty, malformed, too long or in an encoding that is not taken.
     """
-    if request.format.encoding == audio_pb2.AUDIO_ENCODING_CONTAINER:
-        audio = read_audio(request.content, max_duration_s=limits.max_recording_s, field="content")
-        return resample(audio.mono(), audio.sample_rate, SAMPLE_RATE)
-    sample_rate, channels = pcm_format(request.format, "format")
-    if not request.content:
-        raise InvalidArgument("the recording is empty", field="content", reason="AUDIO_EMPTY")
-    samples = pcm16_to_float(request.content, channels=channels, field="content")
-    check_length(samples.size / sample_rate, "content", limits)
+    samples, sample_rate = read_recording(
+        request.content, request.format, max_duration_s=limits.max_recording_s
+    )
     return resample(samples, sample_rate, SAMPLE_RATE)
 
 
@@ -366,26 +337,5 @@ def _part_message(part: Part) -> message_pb2.Part:
 
 
 def _json(value: struct_pb2.Struct | struct_pb2.Value, field: str, limits: RequestLimits) -> str:
-    """A JSON value as text; whole numbers without a fraction, as a person would write them."""
-    if isinstance(value, struct_pb2.Value) and value.WhichOneof("kind") is None:
-        return "null"
-    try:
-        plain: Any = MessageToDict(value)
-        written = json.dumps(_whole(plain), ensure_ascii=False, allow_nan=False)
-    except (ValueError, TypeError) as error:
-        raise InvalidArgument(
-            f"{field} is no JSON value", field=field, reason="JSON_INVALID"
-        ) from error
-    return text(written, field, limits)
-
-
-def _whole(value: Any) -> Any:
-    match value:
-        case float() if math.isfinite(value) and value.is_integer() and abs(value) < 2**53:
-            return int(value)
-        case dict():
-            return {key: _whole(item) for key, item in value.items()}
-        case list():
-            return [_whole(item) for item in value]
-        case _:
-            return value
+    """A JSON value as text."""
+    return text(json.dumps(plain_json(value, field=field), ensure_ascii=False), field, limits)

@@ -5,11 +5,10 @@ Everything that a message can get wrong is refused here, with the path of the fi
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-from google.protobuf.json_format import MessageToDict
 from parley.chat.v1 import chat_pb2, message_pb2
 from parley_core.errors import InvalidArgument
+from parley_core.json_values import plain_json
 from parley_core.tokens import check_tokens
 from step1.engine.contract import Usage
 from step1.messages import (
@@ -158,12 +157,14 @@ def _part(path: str, role: Role, part: message_pb2.Part, names: dict[str, str]) 
             call = part.function_call
             name = _name(f"{path}.function_call.name", call.name)
             names[call.call_id] = name
-            return FunctionCallPart(name, _plain(MessageToDict(call.arguments)))
+            arguments = plain_json(call.arguments, field=f"{path}.function_call.arguments")
+            return FunctionCallPart(name, arguments)
         case _:
             result = part.function_result
             known = result.name or names.get(result.call_id, "")
             name = _name(f"{path}.function_result.name", known)
-            return FunctionResultPart(name, _plain(MessageToDict(result.output)))
+            output = plain_json(result.output, field=f"{path}.function_result.output")
+            return FunctionResultPart(name, output)
 
 
 def _functions(
@@ -179,7 +180,7 @@ def _functions(
                 reason="FUNCTION_REPEATED",
             )
         seen.add(name)
-        parameters = _plain(MessageToDict(function.parameters))
+        parameters = plain_json(function.parameters, field=f"functions[{at}].parameters")
         yield FunctionDeclaration(name, function.description, parameters)
 
 
@@ -191,14 +192,3 @@ def _name(path: str, name: str) -> str:
             reason="FUNCTION_NAME_INVALID",
         )
     return name
-
-
-def _plain(value: Any) -> Any:
-    """JSON values as the model should read them: protobuf's Struct turns every 3 into 3.0."""
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_plain(each) for each in value]
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf import duration_pb2
 from parley.audio.v1 import audio_pb2
 from parley.tokenizer.v1 import tokenizer_pb2, tokenizer_pb2_grpc
-from parley_core.audio import check_format, pcm16_to_float, read_audio
-from parley_core.errors import DeadlineExceeded, InvalidArgument, ParleyError
+from parley_core.audio import PcmFormat, pcm_format, read_frame, read_recording
+from parley_core.errors import DeadlineExceeded, InvalidArgument
 from parley_core.tokens import GROUP_DURATION, interleave
 
 from parley_tokenizer.engine.contract import Engine
@@ -105,7 +105,9 @@ class TokenizerService(tokenizer_pb2_grpc.TokenizerServiceServicer):
     ) -> AsyncGenerator[Response, None]:
         match request.WhichOneof("event"):
             case "audio":
-                samples = self._samples(request.audio, channels)
+                samples = read_frame(
+                    request.audio, channels, max_bytes=self._limits.max_audio_message_bytes
+                )
                 async for response in _tokens(stream.feed(samples)):
                     yield response
             case "flush":
@@ -127,42 +129,12 @@ class TokenizerService(tokenizer_pb2_grpc.TokenizerServiceServicer):
                     "the request carries nothing this server knows", reason="EVENT_MISSING"
                 )
 
-    def _samples(self, pcm: bytes, channels: int) -> Wave:
-        if not pcm:
-            raise InvalidArgument("audio of 0 bytes", field="audio", reason="AUDIO_EMPTY")
-        if len(pcm) > self._limits.max_audio_message_bytes:
-            raise InvalidArgument(
-                f"{len(pcm)} bytes of audio, at most {self._limits.max_audio_message_bytes}"
-                " are taken in one message",
-                field="audio",
-                reason="AUDIO_TOO_LARGE",
-            )
-        return pcm16_to_float(pcm, channels=channels)
-
     def _recording(self, request: tokenizer_pb2.TokenizeRequest) -> Wave:
         """The conditioned recording; blocks."""
-        samples, sample_rate = self._read(request)
-        return prepare(
-            samples, sample_rate, level=not request.keep_level, trim=request.trim_silence
+        recording = read_recording(
+            request.content, request.format, max_duration_s=self._limits.max_recording_s
         )
-
-    def _read(self, request: tokenizer_pb2.TokenizeRequest) -> tuple[Wave, int]:
-        longest = self._limits.max_recording_s
-        if request.format.encoding == audio_pb2.AUDIO_ENCODING_CONTAINER:
-            audio = read_audio(request.content, max_duration_s=longest, field="content")
-            return audio.mono(), audio.sample_rate
-        sample_rate, channels = _pcm_format(request.format, "format")
-        if not request.content:
-            raise InvalidArgument("the recording is empty", field="content", reason="AUDIO_EMPTY")
-        samples = pcm16_to_float(request.content, channels=channels, field="content")
-        if len(samples) > longest * sample_rate:
-            raise InvalidArgument(
-                f"the recording lasts {len(samples) / sample_rate:.1f} s,"
-                f" at most {longest:g} s are taken",
-                field="content",
-                reason="AUDIO_TOO_LONG",
-            )
-        return samples, sample_rate
+        return prepare(*recording, level=not request.keep_level, trim=request.trim_silence)
 
     def _ready(self) -> Response:
         return Response(
@@ -174,29 +146,12 @@ class TokenizerService(tokenizer_pb2_grpc.TokenizerServiceServicer):
         )
 
 
-def _stream_format(first: Request | None) -> tuple[int, int]:
+def _stream_format(first: Request | None) -> PcmFormat:
     if first is None or first.WhichOneof("event") != "setup":
         raise InvalidArgument(
             "the first request must be setup", field="setup", reason="SETUP_MISSING"
         )
-    return _pcm_format(first.setup.format, "setup.format")
-
-
-def _pcm_format(given: audio_pb2.AudioFormat, field: str) -> tuple[int, int]:
-    """Checks a PCM format and returns its rate and channels."""
-    if given.encoding != audio_pb2.AUDIO_ENCODING_PCM_S16LE:
-        raise _unsupported(given.encoding, f"{field}.encoding")
-    channels = given.channel_count or 1
-    check_format(given.sample_rate_hertz, channels, field=field)
-    return given.sample_rate_hertz, channels
-
-
-def _unsupported(encoding: audio_pb2.AudioEncoding.ValueType, field: str) -> ParleyError:
-    known = audio_pb2.AudioEncoding.values()
-    name = audio_pb2.AudioEncoding.Name(encoding) if encoding in known else str(encoding)
-    return InvalidArgument(
-        f"encoding {name} is not taken here", field=field, reason="AUDIO_ENCODING_UNSUPPORTED"
-    )
+    return pcm_format(first.setup.format, field="setup.format")
 
 
 async def _tokens(chunks: AsyncIterator[TokenChunk]) -> AsyncGenerator[Response, None]:

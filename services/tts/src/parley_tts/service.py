@@ -6,12 +6,10 @@ from contextlib import aclosing
 from typing import Any
 
 import grpc.aio
-import numpy as np
-import numpy.typing as npt
 from google.protobuf.empty_pb2 import Empty
 from parley.audio.v1 import audio_pb2
 from parley.tts.v1 import tts_pb2, tts_pb2_grpc
-from parley_core.audio import check_format, pcm16_to_float, read_audio
+from parley_core.audio import read_recording
 from parley_core.errors import InvalidArgument
 from parley_core.tokens import tokens_duration
 
@@ -86,7 +84,12 @@ class TtsService(tts_pb2_grpc.TtsServiceServicer):
         self, request: tts_pb2.CloneVoiceRequest, context: Context[Any, Any]
     ) -> tts_pb2.Voice:
         """See the proto."""
-        wave, sample_rate = await asyncio.to_thread(_recording, request)
+        wave, sample_rate = await asyncio.to_thread(
+            read_recording,
+            request.content,
+            request.format,
+            max_duration_s=self._voices.limits.max_duration_s,
+        )
         info = await self._voices.clone(
             CloneRequest(
                 name=request.name,
@@ -202,23 +205,6 @@ def _voice(info: VoiceInfo) -> tts_pb2.Voice:
     voice.prompt_duration.FromNanoseconds(round(info.prompt_duration_s * 1e9))
     voice.create_time.FromDatetime(info.create_time)
     return voice
-
-
-def _recording(request: tts_pb2.CloneVoiceRequest) -> tuple[npt.NDArray[np.float32], int]:
-    encoding = request.format.encoding
-    if encoding == audio_pb2.AUDIO_ENCODING_CONTAINER:
-        audio = read_audio(request.content)
-        return audio.mono(), audio.sample_rate
-    if encoding != audio_pb2.AUDIO_ENCODING_PCM_S16LE:
-        raise InvalidArgument(
-            "the recording's encoding must be PCM_S16LE or CONTAINER",
-            field="format.encoding",
-            reason="AUDIO_ENCODING_UNSUPPORTED",
-        )
-    channels = request.format.channel_count or 1
-    check_format(request.format.sample_rate_hertz, channels)
-    wave = pcm16_to_float(request.content, channels=channels, field="content")
-    return wave, request.format.sample_rate_hertz
 
 
 def _required_name(name: str) -> str:

@@ -240,9 +240,9 @@ class Synthesizer:
     async def _open(self, request: SynthesisRequest) -> "_Stream":
         if not (0 <= request.temperature <= 2 and math.isfinite(request.temperature)):
             raise InvalidArgument(
-                f"temperature is 0 to 2, got {request.temperature}",
-                field="temperature",
-                reason="TEMPERATURE",
+                f"temperature must be between 0 and 2, not {request.temperature}",
+                field="setup.temperature",
+                reason="SAMPLING_INVALID",
             )
         tags = requested_tags(request.style_tags, strict=request.strict_tags)
         # The reference looks at the first bracket only, so a music tag must be that one.

@@ -56,7 +56,7 @@ class VoiceConditioning:
     embedding: NDArray[np.float32]
 
     def __post_init__(self) -> None:
-        check_ids(self.prompt_tokens, "prompt_tokens")
+        check_ids(self.prompt_tokens, "setup.voice.prompt_tokens")
         if self.prompt_mel.ndim != 2 or self.prompt_mel.shape[1] != MEL_BINS:
             raise _wrong("prompt_mel", f"has shape {list(self.prompt_mel.shape)}, expected [F, 80]")
         if self.embedding.shape != (SPEAKER_WIDTH,):
@@ -71,7 +71,9 @@ class VoiceConditioning:
 
 
 def _wrong(field: str, problem: str) -> InvalidArgument:
-    return InvalidArgument(f"{field} {problem}", field=field, reason="VOICE_UNUSABLE")
+    return InvalidArgument(
+        f"{field} {problem}", field=f"setup.voice.{field}", reason="VOICE_UNUSABLE"
+    )
 
 
 def check_ids(ids: Sequence[int] | NDArray[np.int64], field: str) -> None:
@@ -104,7 +106,7 @@ def check_push(ids: Sequence[int], *, ended: bool, taken: int, limit: int) -> No
         InvalidArgument: an id out of range, or tokens after the end.
         OutOfRange: too many tokens.
     """
-    check_ids(ids, "tokens")
+    check_ids(ids, "tokens.ids")
     if ended:
         raise InvalidArgument("tokens after the end of tokens", reason="TOKENS_AFTER_END")
     if taken + len(ids) > limit:
@@ -118,7 +120,7 @@ def check_push(ids: Sequence[int], *, ended: bool, taken: int, limit: int) -> No
 def check_end(taken: int) -> None:
     """Raise InvalidArgument when a request ends before its first token."""
     if taken == 0:
-        raise InvalidArgument("no tokens to decode", field="tokens", reason="NO_TOKENS")
+        raise InvalidArgument("no tokens to decode", field="tokens.ids", reason="NO_TOKENS")
 
 
 def check_loaded(model: FlowModel, loaded: Collection[FlowModel]) -> None:

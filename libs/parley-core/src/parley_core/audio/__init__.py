@@ -15,6 +15,13 @@ from parley_core.audio.files import (
 )
 from parley_core.audio.frames import ByteFramer, Framer
 from parley_core.audio.pcm import float_to_pcm16, mix_down, pcm16_to_float
+from parley_core.audio.requests import (
+    PcmFormat,
+    Recording,
+    pcm_format,
+    read_frame,
+    read_recording,
+)
 from parley_core.audio.resample import Resampler, resample
 from parley_core.audio.sinc import resample_sinc
 
@@ -25,12 +32,17 @@ __all__ = [
     "Audio",
     "ByteFramer",
     "Framer",
+    "PcmFormat",
+    "Recording",
     "Resampler",
     "check_format",
     "float_to_pcm16",
     "mix_down",
     "pcm16_to_float",
+    "pcm_format",
     "read_audio",
+    "read_frame",
+    "read_recording",
     "resample",
     "resample_sinc",
     "wav_bytes",

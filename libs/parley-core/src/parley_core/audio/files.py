@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from parley_core.audio.pcm import mix_down
+from parley_core.audio.pcm import float_to_pcm16, mix_down
 from parley_core.errors import InvalidArgument
 
 MIN_SAMPLE_RATE = 8_000
@@ -139,8 +139,11 @@ def read_audio(
 
 def wav_bytes(samples: npt.NDArray[np.floating], sample_rate: int) -> bytes:
     """A 16-bit PCM WAV file. ``samples``: ``[N]`` or ``[C, N]`` in -1..1, clipped beyond."""
+    # Not left to libsndfile, which scales by 32767: PCM written as a file must keep its samples.
+    frames = np.atleast_2d(samples).T
+    pcm = np.frombuffer(float_to_pcm16(frames.reshape(-1)), "<i2").reshape(frames.shape)
     file = io.BytesIO()
-    soundfile.write(file, np.asarray(samples).T, sample_rate, format="WAV", subtype="PCM_16")
+    soundfile.write(file, pcm, sample_rate, format="WAV", subtype="PCM_16")
     return file.getvalue()
 
 

@@ -100,12 +100,17 @@ def check_clone_request(request: CloneRequest, limits: CloneLimits) -> None:
                 f"{code!r} is not a BCP-47 language", "language_codes", "LANGUAGE_MALFORMED"
             )
     duration = len(request.wave) / request.sample_rate
-    if not limits.min_duration_s <= duration <= limits.max_duration_s:
+    if duration < limits.min_duration_s:
         raise _refuse(
-            f"the recording lasts {duration:.2f} s; {limits.min_duration_s:g} to "
-            f"{limits.max_duration_s:g} s are taken",
+            f"the recording lasts {duration:.2f} s, {limits.min_duration_s:g} s are needed",
             "content",
-            "AUDIO_DURATION",
+            "AUDIO_TOO_SHORT",
+        )
+    if duration > limits.max_duration_s:
+        raise _refuse(
+            f"the recording lasts {duration:.1f} s, at most {limits.max_duration_s:g} s are taken",
+            "content",
+            "AUDIO_TOO_LONG",
         )
     if np.abs(request.wave).max() < _SILENCE_PEAK:
         raise _refuse("the recording is silent", "content", "AUDIO_SILENT")

@@ -74,7 +74,7 @@ class VoiceLibrary:
         self._cloned = VoiceStore(store_folder / "cloned")
         self._preparer = preparer
         self._features_digest = features_digest
-        self._limits = limits or CloneLimits()
+        self.limits = limits or CloneLimits()
         self._cloning_enabled = cloning_enabled
         self._max_cloned_voices = max_cloned_voices
         self._registry_voices: dict[str, Voice] = {}
@@ -157,9 +157,7 @@ class VoiceLibrary:
         """
         if page_size < 0:
             raise InvalidArgument(
-                f"a page of {page_size} voices cannot be",
-                field="page_size",
-                reason="PAGE_SIZE",
+                "page_size must not be negative", field="page_size", reason="PAGE_SIZE_NEGATIVE"
             )
         speakers = {
             name: voice.info
@@ -192,7 +190,7 @@ class VoiceLibrary:
         """
         if not self._cloning_enabled:
             raise PermissionDenied("this server does not clone voices", reason="CLONING_DISABLED")
-        check_clone_request(request, self._limits)
+        check_clone_request(request, self.limits)
         taken = await asyncio.to_thread(self._cloned.names)
         if request.name in self._registry or request.name in taken:
             raise voice_exists(request.name)

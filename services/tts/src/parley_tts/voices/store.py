@@ -26,6 +26,8 @@ from safetensors.numpy import save as save_safetensors
 from parley_tts.voices.voice import Voice, VoiceInfo, VoiceOrigin
 
 _FORMAT = 1
+# A file name holds 255 bytes, and the names made of it add a hash and a suffix.
+_MAX_NAME_BYTES = 192
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class VoiceStore:
             DataLoss: its file cannot be understood.
         """
         # A name becomes a file name, and may come from a caller.
-        if {"/", "\0"} & set(name) or name.startswith("."):
+        if {"/", "\0"} & set(name) or name.startswith(".") or len(name.encode()) > _MAX_NAME_BYTES:
             raise voice_not_found(name)
         try:
             document = json.loads(self._json_path(name).read_text(encoding="utf-8"))
