@@ -18,6 +18,7 @@ import numpy as np
 from google.protobuf import struct_pb2
 from parley.audio.v1 import audio_pb2
 from parley.conversation.v1 import conversation_pb2 as pb
+from parley.conversation.v1 import problem_pb2
 
 from parley_client.config import ConversationConfig, duration
 from parley_client.errors import ServerError, typed_errors
@@ -138,6 +139,13 @@ class Conversation:
         holder.update({"output": _plain(output)})
         value.CopyFrom(holder.fields["output"])
         await self._send(function_result=pb.FunctionResult(call_id=call_id, output=value))
+
+    async def send_function_error(self, call_id: str, message: str) -> None:
+        """Tells that a function failed, and why in one sentence."""
+        problem = problem_pb2.Problem(
+            code=grpc.StatusCode.UNKNOWN.value[0], reason="FUNCTION_FAILED", message=message
+        )
+        await self._send(function_result=pb.FunctionResult(call_id=call_id, error=problem))
 
     async def cancel_response(self, response_id: str = "") -> None:
         """Ends a response; the current one when none is named."""

@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from parley_client.command import ask, constellation, doctor, speech, voices, weights
+from parley_client.command import ask, constellation, doctor, speech, talk, voices, weights
 from parley_client.command.console import (
     EXIT_HELP,
     EXIT_INTERRUPTED,
@@ -35,6 +35,7 @@ app.command("down")(constellation.down)
 app.command("status")(constellation.status)
 app.command("logs")(constellation.logs)
 app.command("ask")(ask.ask)
+app.command("talk")(talk.talk)
 app.command("say")(speech.say)
 app.command("transcribe")(speech.transcribe)
 app.add_typer(voices.app, name="voices")

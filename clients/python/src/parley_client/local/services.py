@@ -86,7 +86,7 @@ def plan_services(
         weights: root of the weights.
         redis_url: URL of Redis, credentials included.
         engine: engine of the language models; None: their default.
-        triton_address: ``host:port`` of the Triton that the vocoder runs in; None: in its own process.
+        triton_address: ``host:port`` of the Triton that the vocoder runs in; None: no Triton.
         voices: folder of the cloned voices.
         logs: folder of the logs.
     """
