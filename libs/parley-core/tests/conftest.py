@@ -2,12 +2,17 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from parley.tokenizer.v1 import tokenizer_pb2 as pb
 from parley.tokenizer.v1 import tokenizer_pb2_grpc as rpc
+
+# For `demo_process`: pytest imports test files by path, and leaves their folder out.
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 class ScriptedTokenizer(rpc.TokenizerServiceServicer):

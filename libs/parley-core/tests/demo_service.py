@@ -1,10 +1,11 @@
-"""A service process for the lifecycle tests: its one call hangs until cancelled."""
+"""A service process for the lifecycle and trace tests: its one call hangs until half-closed."""
 
 import asyncio
 import sys
 
 from parley.tokenizer.v1 import tokenizer_pb2 as pb
 from parley.tokenizer.v1 import tokenizer_pb2_grpc as rpc
+from parley_core.clients import connect
 from parley_core.errors import FailedPrecondition
 from parley_core.server import Server, run_service
 from parley_core.settings import ServiceSettings, load_settings
@@ -14,10 +15,20 @@ class DemoSettings(ServiceSettings, env_prefix="PARLEY_DEMO_"):
     """Settings of the demo service."""
 
     warm_up: str = "works"
+    relay_to: str = ""
 
 
 class Hanging(rpc.TokenizerServiceServicer):
+    def __init__(self, relay_to: str) -> None:
+        self.next = connect(relay_to) if relay_to else None
+
     async def StreamingTokenize(self, request_iterator, context):
+        if self.next is not None:
+            call = rpc.TokenizerServiceStub(self.next).StreamingTokenize()
+            await call.done_writing()
+            async for response in call:
+                yield response
+            return
         yield pb.StreamingTokenizeResponse(ready=pb.StreamReady())
         async for _ in request_iterator:
             pass
@@ -37,7 +48,7 @@ async def main(settings: DemoSettings) -> None:
     server = Server(settings, name="demo")
     server.add(
         rpc.add_TokenizerServiceServicer_to_server,
-        Hanging(),
+        Hanging(settings.relay_to),
         "parley.tokenizer.v1.TokenizerService",
     )
     server.on_stop(stopped)

@@ -2,12 +2,11 @@ import asyncio
 import json
 import signal
 import socket
-import sys
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import grpc
 import pytest
+from demo_process import event, process
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from parley.tokenizer.v1 import tokenizer_pb2 as pb
 from parley.tokenizer.v1 import tokenizer_pb2_grpc as rpc
@@ -98,7 +97,7 @@ async def test_a_drain_lets_running_calls_finish_and_refuses_new_ones(servicer):
         assert server.running == 0
 
 
-async def test_a_drain_ends_at_its_timeout_and_the_stop_cancels_what_is_left(servicer):
+async def test_what_runs_past_the_drain_ends_and_its_caller_is_told_to_go_elsewhere(servicer):
     async with started(servicer, drain_timeout_s=0.05) as (server, channel):
         await server.set_serving()
         call = rpc.TokenizerServiceStub(channel).StreamingTokenize()
@@ -107,8 +106,9 @@ async def test_a_drain_ends_at_its_timeout_and_the_stop_cancels_what_is_left(ser
         assert server.running == 1
         await server.stop()
         await asyncio.wait_for(servicer.ended.wait(), 1)
-        with pytest.raises(grpc.aio.AioRpcError):
+        async with rpc_fails("DRAINING") as raised:
             await call.read()
+        assert raised.error.retry_after
 
 
 async def test_stop_hooks_run_last_added_first_and_one_that_fails_stops_none(servicer):
@@ -160,33 +160,6 @@ async def test_metrics_are_served_in_the_prometheus_form(servicer):
 
 
 # --- the process ---
-
-
-@asynccontextmanager
-async def process(*overrides):
-    argv = [part for override in overrides for part in ("--set", override)]
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(Path(__file__).with_name("demo_service.py")),
-        *argv,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield child
-    finally:
-        if child.returncode is None:
-            child.kill()
-        await child.wait()
-
-
-async def event(child, name):
-    async with asyncio.timeout(30):
-        async for line in child.stdout:
-            entry = json.loads(line)
-            if entry["event"] == name:
-                return entry
-    raise AssertionError((await child.stderr.read()).decode())
 
 
 async def test_sigterm_drains_and_a_second_one_does_not_wait():

@@ -21,6 +21,7 @@ from parley_core.telemetry import inject_trace
 
 StubT = TypeVar("StubT")
 
+_ABSENT = ("UNREACHABLE", "WARMING_UP", "DRAINING")
 _SERVICE_CONFIG = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
 
 
@@ -171,17 +172,18 @@ def stage_error(name: str, error: grpc.aio.AioRpcError) -> ParleyError:
     """The typed error of a failed call to a stage.
 
     What the stage said is kept, with ``stage`` added to the metadata. A stage that said nothing
-    (refused connection, killed process, a call cut off from the other side) is `Unavailable` with
-    reason STAGE_LOST.
+    (refused connection, killed process, a call cut off from the other side), or that starts or
+    stops just now, is `Unavailable` with reason STAGE_LOST: of these the caller would believe that
+    they are about the server it called.
     """
     typed = from_rpc_error(error)
-    lost = typed.code is Code.UNAVAILABLE and typed.reason == "UNREACHABLE"
+    lost = typed.code is Code.UNAVAILABLE and typed.reason in _ABSENT
     if lost or isinstance(typed, Cancelled):
         return Unavailable(
             f"the {name} stage is not reachable",
             reason="STAGE_LOST",
             metadata={"stage": name},
-            retry_after=0.5,
+            retry_after=typed.retry_after or 0.5,
         )
     typed.metadata.setdefault("stage", name)
     return typed

@@ -3,10 +3,9 @@
 One interceptor does all of it, because order matters and a message must not pass through a stack of
 wrappers.
 Invariants: whatever ends a call (success, error, a vanished client, a deadline, a drain), the
-    running gauge goes back;
-every error leaves with ErrorInfo; the text of an unexpected exception never reaches a caller;
-payloads are never logged. Health and reflection pass untouched. Not for anything that depends on
-the content of a request: that is the service's edge.
+running gauge goes back; every error leaves with ErrorInfo; the text of an unexpected exception
+never reaches a caller; payloads are never logged. Health and reflection pass untouched. Not for
+anything that depends on the content of a request: that is the service's edge.
 """
 
 from __future__ import annotations
@@ -89,6 +88,8 @@ class RpcEdge(grpc.aio.ServerInterceptor):
         self._idle = asyncio.Event()
         self._idle.set()
         self._refusal: str | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._cut_off = False
 
     @property
     def running(self) -> int:
@@ -102,6 +103,12 @@ class RpcEdge(grpc.aio.ServerInterceptor):
     async def wait_idle(self) -> None:
         """Returns when no call is being served."""
         await self._idle.wait()
+
+    def cut_off(self) -> None:
+        """Cancels every running call; its caller is told UNAVAILABLE, to try elsewhere."""
+        self._cut_off = True
+        for task in self._tasks:
+            task.cancel()
 
     async def intercept_service(
         self,
@@ -193,6 +200,9 @@ class RpcEdge(grpc.aio.ServerInterceptor):
         gauge.inc()
         self._running += 1
         self._idle.clear()
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
         token = otel_context.attach(telemetry.extract_trace(call.metadata))
         try:
             with (
@@ -217,6 +227,8 @@ class RpcEdge(grpc.aio.ServerInterceptor):
                     self._identify(call, context, span)
                     yield
                 except asyncio.CancelledError:
+                    if self._cut_off:
+                        await self._fail(call, context, _taking_no_calls("DRAINING"))
                     if not _was_cancelled():
                         # Work of ours was cancelled, not the call: its caller still waits.
                         await self._fail(call, context, Cancelled("the work was given up"))
@@ -232,6 +244,7 @@ class RpcEdge(grpc.aio.ServerInterceptor):
                     self._account(call, span)
         finally:
             otel_context.detach(token)
+            self._tasks.discard(task)
             self._running -= 1
             if self._running == 0:
                 self._idle.set()
@@ -239,9 +252,7 @@ class RpcEdge(grpc.aio.ServerInterceptor):
 
     def _refusal_of_call(self) -> ParleyError | None:
         if self._refusal is not None:
-            return Unavailable(
-                "this server takes no new calls right now", reason=self._refusal, retry_after=1.0
-            )
+            return _taking_no_calls(self._refusal)
         if self._limit is not None and self._running >= self._limit:
             return ResourceExhausted(
                 f"this server serves {self._limit} calls at a time",
@@ -300,6 +311,10 @@ class RpcEdge(grpc.aio.ServerInterceptor):
             reason=call.reason,
             seconds=round(seconds, 6),
         )
+
+
+def _taking_no_calls(reason: str) -> Unavailable:
+    return Unavailable("this server takes no calls right now", reason=reason, retry_after=1.0)
 
 
 async def _abort(context: Context, error: ParleyError) -> None:

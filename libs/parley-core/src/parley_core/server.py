@@ -1,11 +1,11 @@
 """The life of a service process: bind, warm up, serve, drain, stop.
 
 Invariants: health says SERVING only between the end of the warm-up and the start of the drain;
-    outside of that new
-calls are refused with UNAVAILABLE (WARMING_UP or DRAINING) and RetryInfo; calls that run when
-SIGTERM comes may finish within ``drain_timeout_s``; a second SIGTERM ends the wait. Once serving,
-one log line with event ``serving`` tells the bound ports. A taken port ends the process with one
-line on stderr and status 3. Not for anything of a service's domain.
+outside of that new calls are refused with UNAVAILABLE (WARMING_UP or DRAINING) and RetryInfo; calls
+that run when SIGTERM comes may finish within ``drain_timeout_s``, and end as UNAVAILABLE (DRAINING)
+after it; a second SIGTERM ends the wait. Once serving, one log line with event ``serving`` tells
+the bound ports. A taken port ends the process with one line on stderr and status 3. Not for
+anything of a service's domain.
 """
 
 import asyncio
@@ -32,7 +32,8 @@ from parley_core.settings import EXIT_BAD_SETTINGS, ServiceSettings, SettingsErr
 
 EXIT_PORT_TAKEN = 3
 EXIT_WARM_UP = 4
-# Status trailers of the last calls need a moment to leave.
+# Calls that are cut off, and the status trailers of the last ones, need a moment.
+_CUT_OFF_S = 1.0
 _FLUSH_S = 0.5
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -253,6 +254,10 @@ class Server:
         """Cancels what still runs, closes the ports and runs the stop hooks."""
         if self.running:
             _log.warning("calls_cut_off", running=self.running)
+            self._edge.cut_off()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CUT_OFF_S):
+                    await self._edge.wait_idle()
         await self._grpc.stop(0 if self.running else _FLUSH_S)
         if self._metrics is not None:
             await asyncio.to_thread(self._metrics.shutdown)

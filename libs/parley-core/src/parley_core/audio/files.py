@@ -1,8 +1,7 @@
 """Audio files: WAV, FLAC and OGG in, WAV out, by libsndfile.
 
 Invariant: what comes back is a complete, non-empty recording within the limits; anything else
-    raises InvalidArgument
-with a sentence that names the fault. Not for raw PCM streams: see `pcm`.
+raises InvalidArgument with a sentence that names the fault. Not for raw PCM streams: see `pcm`.
 """
 
 import io
