@@ -17,6 +17,8 @@ from parley_client.local.services import HOST, LM_SERVICES, NAMES, REDIS, SERVIC
 
 # Six Python processes with their runtimes loaded; measured with seeded weights, rounded up.
 _PROCESSES_BYTES = 2 * 1024**3
+# Three processes beneath each language model service, and 1 GiB of keys and values; measured.
+_VLLM_BYTES = 5 * 1024**3
 _REDIS_TIMEOUT_S = 3.0
 
 
@@ -108,7 +110,9 @@ def check_redis(url: str) -> None:
         )
     try:
         port = parts.port or 6379
-        socket.create_connection((parts.hostname, port), timeout=_REDIS_TIMEOUT_S).close()
+        socket.create_connection((parts.hostname, port), timeout=# Three processes beneath each language model service, and 1 GiB of keys and values; measured.
+_VLLM_BYTES = 5 * 1024**3
+_REDIS_TIMEOUT_S).close()
     except (OSError, ValueError) as error:
         raise LocalError(
             f"no Redis at {without_credentials(url)}: {error}; start it, or leave out --redis",
@@ -136,8 +140,8 @@ def available_memory() -> int:
 def needed_memory(weights: Path, engine: str | None) -> int:
     """Bytes that the constellation needs with these weights."""
     if engine == "vllm":
-        # The language models live in the accelerator's memory, which vLLM checks itself.
-        return _PROCESSES_BYTES
+        # Where there is a GPU the weights live in its memory, which vLLM checks itself.
+        return _PROCESSES_BYTES + _VLLM_BYTES
     return _PROCESSES_BYTES + sum(
         each.stat().st_size for each in weights.rglob("*") if each.is_file()
     )
