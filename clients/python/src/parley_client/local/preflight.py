@@ -110,9 +110,7 @@ def check_redis(url: str) -> None:
         )
     try:
         port = parts.port or 6379
-        socket.create_connection((parts.hostname, port), timeout=# Three processes beneath each language model service, and 1 GiB of keys and values; measured.
-_VLLM_BYTES = 5 * 1024**3
-_REDIS_TIMEOUT_S).close()
+        socket.create_connection((parts.hostname, port), timeout=_REDIS_TIMEOUT_S).close()
     except (OSError, ValueError) as error:
         raise LocalError(
             f"no Redis at {without_credentials(url)}: {error}; start it, or leave out --redis",
