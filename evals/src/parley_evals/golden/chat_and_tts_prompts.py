@@ -104,7 +104,7 @@ def _same_tts_prompt(row: dict[str, Any]) -> bool:
     ids = builder.build(builder.voice_prefix(voice, reference_style(row["text"])), row["text"])
     digest = hashlib.sha256(json.dumps(ids).encode()).hexdigest()
     listed = row["ids"] is None or list(ids) == row["ids"]
-    return listed and len(ids) == row["n_ids"] and digest == row["sha256_of_ids_json"]
+    return bool(listed and len(ids) == row["n_ids"] and digest == row["sha256_of_ids_json"])
 
 
 def _chat_prompts(case: GoldenCase) -> Iterator[Check]:

@@ -1,24 +1,16 @@
 """What `cosyvoice.yaml` says about a v1 decoder folder (spec sections 4.1 and 4.2).
 
-The file is hyperpyyaml: its tags (`!new:`, `!name:`, `!apply:`, `!ref`) ask a loader to import and
-call whatever they name. Nothing is imported or called here: tags are read as data, `!ref <key>`
-is looked up among the top-level keys, and every key that inference does not need is ignored.
-
-Not for: weights (`checkpoint`), service settings (`server`), the v2 decoder (section 4b).
+Every key that inference does not need is ignored; a value that names another architecture is
+refused. Not for: how the file is written (`parley_core.hyperpyyaml`), weights (`checkpoint`),
+service settings (`settings`), the v2 decoder (section 4b).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
+from parley_core.hyperpyyaml import ConfigError, Section, load
 
-_REQUIRED = object()
-
-
-class ConfigError(ValueError):
-    """`cosyvoice.yaml` is unreadable or does not describe a v1 decoder; names the key."""
+__all__ = ["ConfigError", "DecoderConfig", "load_config"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,134 +110,6 @@ class DecoderConfig:
     mel: MelConfig
 
 
-@dataclass(frozen=True, slots=True)
-class _Tagged:
-    """A YAML node under a hyperpyyaml tag, kept as data."""
-
-    tag: str
-    value: Any
-
-
-class _DataLoader(yaml.SafeLoader):
-    """A safe loader that keeps unknown tags instead of refusing or running them."""
-
-
-def _keep_tag(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> _Tagged:
-    value: Any
-    if isinstance(node, yaml.MappingNode):
-        value = loader.construct_mapping(node, deep=True)
-    elif isinstance(node, yaml.SequenceNode):
-        value = loader.construct_sequence(node, deep=True)
-    else:
-        value = loader.construct_scalar(node)  # type: ignore[arg-type]
-    return _Tagged(suffix, value)
-
-
-_DataLoader.add_multi_constructor("!", _keep_tag)
-
-
-class _Section:
-    """One mapping of the file, read key by key with errors that name the full key."""
-
-    def __init__(self, root: Mapping[str, Any], node: Any, key: str) -> None:
-        self._root = root
-        self._key = key
-        node = self._resolve(node, key)
-        self.class_name = ""
-        if isinstance(node, _Tagged):
-            self.class_name = node.tag.partition(":")[2].rpartition(".")[2]
-            node = node.value
-        if not isinstance(node, Mapping):
-            raise ConfigError(f"{key}: expected a mapping, found {type(node).__name__}")
-        self._node = node
-
-    def section(self, name: str) -> "_Section":
-        return _Section(self._root, self._raw(name, _REQUIRED), self._path(name))
-
-    def integer(self, name: str, default: Any = _REQUIRED) -> int:
-        number = self.number(name, default)
-        if number != int(number):
-            raise ConfigError(f"{self._path(name)}: expected a whole number, found {number}")
-        return int(number)
-
-    def number(self, name: str, default: Any = _REQUIRED) -> float:
-        value = self._value(name, default)
-        if isinstance(value, bool):
-            raise ConfigError(f"{self._path(name)}: expected a number, found {value}")
-        try:
-            # YAML 1.1 reads 1e-06 (no dot) as text, hyperpyyaml as a number.
-            return float(value)
-        except (TypeError, ValueError):
-            raise ConfigError(f"{self._path(name)}: expected a number, found {value!r}") from None
-
-    def text(self, name: str, default: Any = _REQUIRED) -> str:
-        value = self._value(name, default)
-        if not isinstance(value, str):
-            raise ConfigError(f"{self._path(name)}: expected text, found {value!r}")
-        return value
-
-    def flag(self, name: str, default: Any = _REQUIRED) -> bool:
-        value = self._value(name, default)
-        if not isinstance(value, bool):
-            raise ConfigError(f"{self._path(name)}: expected true or false, found {value!r}")
-        return value
-
-    def integers(self, name: str, default: Any = _REQUIRED) -> tuple[int, ...]:
-        return _integers(self._value(name, default), self._path(name))
-
-    def integer_rows(self, name: str, default: Any = _REQUIRED) -> tuple[tuple[int, ...], ...]:
-        rows = self._value(name, default)
-        if not isinstance(rows, list | tuple):
-            raise ConfigError(f"{self._path(name)}: expected a list of lists, found {rows!r}")
-        return tuple(_integers(row, self._path(name)) for row in rows)
-
-    def demand_class(self, *names: str) -> None:
-        """Refuse another architecture; an untagged mapping is taken at its word."""
-        if self.class_name and self.class_name not in names:
-            raise ConfigError(f"{self._key}: {self.class_name} is not a {' or '.join(names)}")
-
-    def demand(self, name: str, expected: Any) -> None:
-        """Refuse a variant of the architecture that this code does not compute."""
-        value = self._value(name, expected)
-        if value != expected:
-            raise ConfigError(
-                f"{self._path(name)}: only {expected!r} is supported, found {value!r}"
-            )
-
-    def _path(self, name: str) -> str:
-        return f"{self._key}.{name}" if self._key else name
-
-    def _raw(self, name: str, default: Any) -> Any:
-        if name in self._node:
-            return self._node[name]
-        if default is _REQUIRED:
-            raise ConfigError(f"{self._path(name)}: missing")
-        return default
-
-    def _value(self, name: str, default: Any) -> Any:
-        value = self._resolve(self._raw(name, default), self._path(name))
-        if isinstance(value, _Tagged):
-            raise ConfigError(f"{self._path(name)}: expected a plain value, found !{value.tag}")
-        return value
-
-    def _resolve(self, value: Any, key: str) -> Any:
-        seen: set[str] = set()
-        while isinstance(value, _Tagged) and value.tag == "ref":
-            target = str(value.value).strip()
-            name = target[1:-1]
-            if target != f"<{name}>" or name not in self._root or name in seen:
-                raise ConfigError(f"{key}: cannot resolve !ref {target}")
-            seen.add(name)
-            value = self._root[name]
-        return value
-
-
-def _integers(value: Any, key: str) -> tuple[int, ...]:
-    if not isinstance(value, list | tuple) or not all(type(item) is int for item in value):
-        raise ConfigError(f"{key}: expected a list of whole numbers, found {value!r}")
-    return tuple(value)
-
-
 def load_config(folder: Path) -> DecoderConfig:
     """Read `folder/cosyvoice.yaml`.
 
@@ -254,26 +118,17 @@ def load_config(folder: Path) -> DecoderConfig:
             wrong type, or describes another architecture; the message names the key.
     """
     path = folder / "cosyvoice.yaml"
+    top = load(path)
     try:
-        text = path.read_text(encoding="utf-8")
-        root = yaml.load(text, Loader=_DataLoader)  # noqa: S506 - a SafeLoader subclass
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(root, Mapping):
-        raise ConfigError(f"{path}: expected a mapping at the top")
-    try:
-        return _decoder(root)
+        return _decoder(top)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def _decoder(root: Mapping[str, Any]) -> DecoderConfig:
-    top = _Section(root, root, "")
+def _decoder(top: Section) -> DecoderConfig:
     flow = _flow(top.section("flow"))
     hift = _hift(top.section("hift"))
-    mel = _mel(_Section(root, root[_mel_key(root)], _mel_key(root)))
+    mel = _mel(_feat_extractor(top))
     sample_rate = top.integer("sample_rate", hift.sampling_rate)
     if hift.samples_per_frame != mel.hop_size:
         raise ConfigError(
@@ -287,17 +142,16 @@ def _decoder(root: Mapping[str, Any]) -> DecoderConfig:
     return DecoderConfig(sample_rate, flow, hift, mel)
 
 
-def _mel_key(root: Mapping[str, Any]) -> str:
-    if "feat_extractor" in root:
-        return "feat_extractor"
-    for key, node in root.items():
-        value = node.value if isinstance(node, _Tagged) else node
-        if isinstance(value, Mapping) and {"n_fft", "num_mels", "hop_size"} <= set(value):
-            return key
+def _feat_extractor(top: Section) -> Section:
+    if "feat_extractor" in top.keys():
+        return top.section("feat_extractor")
+    for _, section in top.sections():
+        if {"n_fft", "num_mels", "hop_size"} <= section.keys():
+            return section
     raise ConfigError("feat_extractor: missing")
 
 
-def _flow(flow: _Section) -> FlowConfig:
+def _flow(flow: Section) -> FlowConfig:
     flow.demand_class("MaskedDiffWithXvec")
     encoder = flow.section("encoder")
     encoder.demand_class("ConformerEncoder")
@@ -345,7 +199,7 @@ def _flow(flow: _Section) -> FlowConfig:
     return config
 
 
-def _estimator(estimator: _Section) -> EstimatorConfig:
+def _estimator(estimator: Section) -> EstimatorConfig:
     estimator.demand_class("ConditionalDecoder")
     estimator.demand("act_fn", "gelu")
     return EstimatorConfig(
@@ -359,7 +213,7 @@ def _estimator(estimator: _Section) -> EstimatorConfig:
     )
 
 
-def _hift(hift: _Section) -> HiftConfig:
+def _hift(hift: Section) -> HiftConfig:
     hift.demand_class("HiFTGenerator")
     istft = hift.section("istft_params")
     f0 = hift.section("f0_predictor")
@@ -386,7 +240,7 @@ def _hift(hift: _Section) -> HiftConfig:
     )
 
 
-def _mel(mel: _Section) -> MelConfig:
+def _mel(mel: Section) -> MelConfig:
     return MelConfig(
         n_fft=mel.integer("n_fft"),
         num_mels=mel.integer("num_mels"),

@@ -83,10 +83,11 @@ class SqrtAlibiCpuImpl(CPUAttentionBackendImpl):  # type: ignore[misc]
     ) -> torch.Tensor:
         """Attention of [tokens, heads, head_size] queries; fills and returns `output`."""
         if not self.use_alibi_sqrt or attn_metadata is None:
-            return super().forward(
+            stock: torch.Tensor = super().forward(
                 layer, query, key, value, kv_cache, attn_metadata, output,
                 output_scale, output_block_scale,
             )  # fmt: skip
+            return stock
         starts = attn_metadata.query_start_loc.tolist()
         lengths = attn_metadata.seq_lens.tolist()
         heads = output.view(output.shape[0], self.num_heads, self.head_size)
@@ -99,9 +100,9 @@ class SqrtAlibiCpuImpl(CPUAttentionBackendImpl):  # type: ignore[misc]
             ).squeeze(1)
         for i, length in enumerate(lengths):
             if starts[i + 1] - starts[i] > 1:
-                rows = slice(starts[i], starts[i + 1])
-                heads[rows] = self._attend(
-                    query[rows].unsqueeze(0),
+                span = slice(starts[i], starts[i + 1])
+                heads[span] = self._attend(
+                    query[span].unsqueeze(0),
                     kv_cache,
                     attn_metadata.block_table[i : i + 1],
                     [length],
@@ -122,10 +123,10 @@ class SqrtAlibiCpuImpl(CPUAttentionBackendImpl):  # type: ignore[misc]
         batch, steps = query.shape[:2]
         block_size = kv_cache.shape[2]
         blocks = -(-max(lengths) // block_size)
-        # [batch, blocks, kv_heads, block_size, 2 * head_size] -> [batch, kv_heads, positions, 2 *
-        # head_size]
+        # Gathered blocks [batch, blocks, kv_heads, block_size, 2 * head_size] become
+        # [batch, kv_heads, positions, 2 * head_size].
         rows = kv_cache[block_tables[:, :blocks].long()].transpose(1, 2).flatten(2, 3).float()
-        keys, values = rows.split(self.head_size, dim=-1)
+        keys, values = rows.chunk(2, dim=-1)
         grouped = query.float().view(
             batch, steps, self.num_kv_heads, self.num_queries_per_kv, self.head_size
         )

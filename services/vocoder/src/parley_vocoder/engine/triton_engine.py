@@ -7,7 +7,7 @@ the work there. Not for: starting Triton (`triton.host`).
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -234,7 +234,7 @@ class TritonStream:
             yield message
 
     def _message(
-        self, operation: Operation, values: dict[str, NDArray[np.generic]]
+        self, operation: Operation, values: Mapping[str, NDArray[np.generic]]
     ) -> dict[str, Any]:
         arrays = {
             wire.STREAM: np.array([self._id]),

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.utils.dlpack
 import triton_python_backend_utils as pb_utils
 from parley_core.errors import ParleyError
 
@@ -140,7 +141,7 @@ async def _until_cancelled(sender: Any) -> None:
 
 def _tensor(request: Any, name: str) -> torch.Tensor:
     tensor = pb_utils.get_input_tensor_by_name(request, name)
-    return torch.from_dlpack(tensor.to_dlpack())
+    return torch.utils.dlpack.from_dlpack(tensor.to_dlpack())
 
 
 def _response(chunk: AudioChunk, compute_seconds: float) -> Any:
