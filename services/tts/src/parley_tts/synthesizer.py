@@ -20,7 +20,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from typing import Protocol, cast
+from typing import Protocol
 
 from parley_core.errors import Internal, InvalidArgument
 from parley_core.tokens import GROUP_SIZE, check_tokens, token_offset
@@ -309,8 +309,7 @@ class Synthesizer:
                 prompt_ids=tuple(prompt),
                 params=self._sampling(stream, segment, len(prompt)),
             )
-            replies = cast("AsyncGenerator[TokenDelta, None]", self._engine.generate(request))
-            async with aclosing(replies):
+            async with aclosing(self._engine.generate(request)) as replies:
                 async for delta in replies:
                     yield delta
 
