@@ -200,12 +200,14 @@ class FakeGateway(speech_pb2_grpc.SpeechServiceServicer):
 
 
 class FakeConversations(conversation_pb2_grpc.ConversationServiceServicer):
-    """Echoes text as replies."""
+    """Echoes text as replies; with a `script`, plays it by the number of audio messages heard."""
 
     def __init__(self) -> None:
         self.requests: list[Any] = []
         self.skip_sequence = False
         self.refuse: Any = None
+        self.script: dict[int, list[dict[str, Any]]] = {}
+        self.break_off: Any = None
 
     async def CreateSession(self, request: Any, context: Any) -> Any:
         name = f"tenants/default/sessions/{request.session_id or 'made'}"
@@ -231,6 +233,10 @@ class FakeConversations(conversation_pb2_grpc.ConversationServiceServicer):
         response = conversation_pb2.StreamingConverseResponse
         if self.refuse is not None:
             await context.abort_with_status(self.refuse)
+        if self.script:
+            async for told in self._play_script(requests, context):
+                yield told
+            return
         async for request in requests:
             self.requests.append(request)
             sequence += 2 if self.skip_sequence and sequence else 1
@@ -248,6 +254,37 @@ class FakeConversations(conversation_pb2_grpc.ConversationServiceServicer):
                 case _:
                     update = conversation_pb2.ResumptionUpdate(handle="h1", resumable=True)
                     yield response(sequence=sequence, resumption_update=update)
+
+    async def _play_script(self, requests: Any, context: Any) -> AsyncIterator[Any]:
+        heard = 0
+        sequence = 0
+        async for request in requests:
+            self.requests.append(request)
+            told: list[dict[str, Any]] = []
+            match request.WhichOneof("event"):
+                case "setup":
+                    complete = conversation_pb2.SetupComplete(
+                        session="s",
+                        output_format=request.setup.output_format,
+                        resumed=bool(request.setup.resumption_handle),
+                    )
+                    update = conversation_pb2.ResumptionUpdate(handle="h1", resumable=True)
+                    told = [{"setup_complete": complete}, {"resumption_update": update}]
+                case "audio":
+                    heard += 1
+                    told = self.script.pop(heard, [])
+                case "function_result":
+                    text = str(request.function_result)
+                    told = [{"text_delta": conversation_pb2.TextDelta(text=text)}]
+            for each in told:
+                if each == {}:
+                    await context.abort_with_status(self.break_off)
+                sequence += 1
+                yield conversation_pb2.StreamingConverseResponse(
+                    sequence=sequence, **{"turn_id": "t1", "response_id": "t1.0", **each}
+                )
+                if "go_away" in each:
+                    return
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -137,8 +138,10 @@ def talk(
 
 async def _hold(conversing: Conversing, dialogue: Dialogue, *, quiet: bool) -> None:
     loop = asyncio.get_running_loop()
-    # Once to hang up; a second time ends the command as anywhere else.
-    loop.add_signal_handler(signal.SIGINT, _hang_up, conversing, loop)
+    # Signals reach the main thread only; elsewhere nobody can press Ctrl-C.
+    if threading.current_thread() is threading.main_thread():
+        # Once to hang up; a second time ends the command as anywhere else.
+        loop.add_signal_handler(signal.SIGINT, _hang_up, conversing, loop)
     try:
         if quiet:
             await conversing.run()
@@ -147,7 +150,8 @@ async def _hold(conversing: Conversing, dialogue: Dialogue, *, quiet: bool) -> N
             dialogue.tell, dialogue.changed = screen.show, screen.refresh
             await conversing.run()
     finally:
-        loop.remove_signal_handler(signal.SIGINT)
+        if threading.current_thread() is threading.main_thread():
+            loop.remove_signal_handler(signal.SIGINT)
 
 
 def _hang_up(conversing: Conversing, loop: asyncio.AbstractEventLoop) -> None:

@@ -84,8 +84,8 @@ def latency_text(latency: Latency) -> str:
     parts = []
     if latency.gap_s:
         parts.append(f"gap {1000 * latency.gap_s:.0f} ms")
-    if latency.first_audio_s:
-        parts.append(f"first audio {1000 * latency.first_audio_s:.0f} ms")
+    # 0: it was ready when the turn ended.
+    parts.append(f"first audio {1000 * latency.first_audio_s:.0f} ms")
     parts += [
         f"{stage.name} {1000 * (stage.first_output_s - stage.start_s):.0f}"
         for stage in latency.stages
@@ -105,7 +105,7 @@ def _show_reply(reply: Reply) -> None:
     out.print(line)
     if reply.problem:
         err.print(Text(f"        {clean(reply.problem)}", style="red"))
-    if reply.latency is not None and reply.latency.first_audio_s:
+    if reply.latency is not None and reply.latency.total_s:
         out.print(Text(f"        {latency_text(reply.latency)}", style="dim"))
 
 

@@ -74,8 +74,11 @@ def read_programs(path: Path) -> dict[str, Program]:
         OSError: the file cannot be read.
         ValueError: it is not such a list.
     """
+    declared = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(declared, list):
+        raise ValueError("it is no list")
     programs = {}
-    for each in json.loads(path.read_text(encoding="utf-8")):
+    for each in declared:
         if not isinstance(each, dict) or not isinstance(each.get("run"), list) or not each["run"]:
             raise ValueError("every function needs `run`: a list of a program and its arguments")
         command = tuple(str(word) for word in each.pop("run"))
