@@ -9,7 +9,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from context_redis import RedisServer
 from context_rig import context_server, settings
-from paraformer.asr import PUBLISHED_FOLDER, Recognizer, find_checkpoint
+from paraformer.asr import Recognizer, find_checkpoint
+from paraformer.checkpoint import PUBLISHED_FOLDER
 from paraformer.seeded import write_seeded
 from parley.context.v1 import context_pb2 as pb
 from parley.context.v1 import context_pb2_grpc

@@ -24,7 +24,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from paraformer.checkpoint import CheckpointError, ParaformerCheckpoint, open_checkpoint
+from paraformer.checkpoint import (
+    PUBLISHED_FOLDER,
+    CheckpointError,
+    ParaformerCheckpoint,
+    open_checkpoint,
+)
 from paraformer.config import SAMPLE_RATE, ChunkConfig, ConfigError
 from paraformer.decoder import SanmDecoder
 from paraformer.decoding_config import DecodingConfig
@@ -35,11 +40,6 @@ from paraformer.vocabulary import Vocabulary, Word, join_tokens, spaced, stable_
 
 RECOGNITION_CHUNK = ChunkConfig(frames=10, left_context=5, look_back=4)
 """How the published checkpoint is meant to be run for recognition."""
-
-PUBLISHED_FOLDER = Path(
-    "dengcunqin/speech_paraformer-large_asr_nat-zh-cantonese-en-16k-vocab8501-online"
-)
-"""Where a Step-Audio-Tokenizer folder holds its Paraformer checkpoint."""
 
 _DECODER_LOOK_BACK = 1
 _TOKEN_LISTS = ("tokens.json", "tokens.txt")

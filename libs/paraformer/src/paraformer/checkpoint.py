@@ -23,6 +23,11 @@ from torch import Tensor, nn
 
 from paraformer.config import ConfigError, ParaformerConfig
 
+PUBLISHED_FOLDER = Path(
+    "dengcunqin/speech_paraformer-large_asr_nat-zh-cantonese-en-16k-vocab8501-online"
+)
+"""Where a Step-Audio-Tokenizer folder holds its Paraformer checkpoint."""
+
 _NAMED_AT_MOST = 4
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from paraformer.checkpoint import CheckpointError, open_checkpoint
+from paraformer.checkpoint import PUBLISHED_FOLDER, CheckpointError, open_checkpoint
 from paraformer.encoder import SanmEncoder
 from paraformer.frontend import Frontend
 from parley_core.tokens import LINGUISTIC_SIZE
@@ -19,9 +19,7 @@ from torch import Tensor, nn
 
 from parley_tokenizer.wave import Wave
 
-ENCODER_FOLDER = Path(
-    "dengcunqin/speech_paraformer-large_asr_nat-zh-cantonese-en-16k-vocab8501-online"
-)
+ENCODER_FOLDER = PUBLISHED_FOLDER
 CODEBOOK_FILE = "linguistic_tokenizer.npy"
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from parley_core.audio.mel import slaney_filters
 
 from parley_tokenizer.wave import SAMPLE_RATE, Wave
 
@@ -114,21 +114,7 @@ def _frames(signal: npt.NDArray[np.float32]) -> Features:
     return energies
 
 
-def _slaney_filters() -> Tensor:
-    """Area-normalised triangles on Slaney's mel scale up to 8 kHz: ``[201, 128]``."""
-
-    def hertz(mel: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        logarithmic = 1000.0 * np.exp(np.log(6.4) / 27.0 * (mel - 15.0))
-        return np.where(mel < 15.0, mel * (200.0 / 3.0), logarithmic)
-
-    top = 15.0 + np.log(SAMPLE_RATE / 2 / 1000.0) * 27.0 / np.log(6.4)
-    edge = hertz(np.linspace(0.0, top, MEL_BINS + 2))
-    frequency = np.linspace(0.0, SAMPLE_RATE / 2, _WINDOW // 2 + 1)[:, None]
-    rising = (frequency - edge[:-2]) / np.diff(edge)[:-1]
-    falling = (edge[2:] - frequency) / np.diff(edge)[1:]
-    triangles = np.maximum(0.0, np.minimum(rising, falling))
-    return torch.from_numpy((triangles * (2.0 / (edge[2:] - edge[:-2]))).astype(np.float32))
-
-
-_FILTERS = _slaney_filters()
+_FILTERS = torch.from_numpy(
+    slaney_filters(SAMPLE_RATE, _WINDOW, MEL_BINS, 0.0, SAMPLE_RATE / 2).T.copy()
+)
 _HANN = torch.hann_window(_WINDOW, periodic=True)

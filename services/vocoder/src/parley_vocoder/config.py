@@ -118,9 +118,8 @@ def load_config(folder: Path) -> DecoderConfig:
             wrong type, or describes another architecture; the message names the key.
     """
     path = folder / "cosyvoice.yaml"
-    top = load(path)
     try:
-        return _decoder(top)
+        return _decoder(load(path))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 
@@ -143,10 +142,10 @@ def _decoder(top: Section) -> DecoderConfig:
 
 
 def _feat_extractor(top: Section) -> Section:
-    if "feat_extractor" in top.keys():
+    if top.has("feat_extractor"):
         return top.section("feat_extractor")
     for _, section in top.sections():
-        if {"n_fft", "num_mels", "hop_size"} <= section.keys():
+        if section.has("n_fft", "num_mels", "hop_size"):
             return section
     raise ConfigError("feat_extractor: missing")
 

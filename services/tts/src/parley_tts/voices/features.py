@@ -7,15 +7,14 @@ made from trimmed audio, by the tokenizer). Files of a ``CosyVoice-300M-25Hz`` f
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import kaldi_native_fbank
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
-import yaml
 from parley_core.audio.sinc import resample_sinc
 from parley_core.errors import FailedPrecondition
+from parley_core.hyperpyyaml import ConfigError, load
 
 from parley_tts.voices.mel import MelSettings, log_mel, resample_for_mel
 
@@ -136,52 +135,22 @@ def speaker_fbank(wave: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def load_mel_settings(path: Path) -> MelSettings:
     """Reads the ``feat_extractor`` block of a ``cosyvoice.yaml``.
 
-    The file is HyperPyYAML: ``!name:`` and ``!new:`` tags name classes, ``!ref <key>`` points at a
-    top-level value. Nothing is imported or evaluated.
-
     Raises:
         FailedPrecondition: the file or the block is missing or not understood.
     """
     if not path.is_file():
         raise FailedPrecondition(f"{path} is missing", reason="WEIGHTS_MISSING")
     try:
-        loader = _HyperPyYamlLoader(path.read_text(encoding="utf-8"))
-        document = loader.get_single_data()
-        block = document["feat_extractor"]
-        values = {key: _resolve(value, document) for key, value in block.items()}
-        if values.get("center"):
-            raise ValueError("only center: False is supported")
+        mel = load(path).section("feat_extractor")
+        mel.demand("center", False)
         return MelSettings(
-            sample_rate=int(values["sampling_rate"]),
-            n_fft=int(values["n_fft"]),
-            hop_size=int(values["hop_size"]),
-            win_size=int(values["win_size"]),
-            num_mels=int(values["num_mels"]),
-            fmin=float(values["fmin"]),
-            fmax=float(values["fmax"]),
+            sample_rate=mel.integer("sampling_rate"),
+            n_fft=mel.integer("n_fft"),
+            hop_size=mel.integer("hop_size"),
+            win_size=mel.integer("win_size"),
+            num_mels=mel.integer("num_mels"),
+            fmin=mel.number("fmin"),
+            fmax=mel.number("fmax"),
         )
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FailedPrecondition(
-            f"{path}: feat_extractor is not understood ({error})", reason="CONFIG_NOT_UNDERSTOOD"
-        ) from error
-
-
-class _HyperPyYamlLoader(yaml.SafeLoader):
-    """SafeLoader that keeps the content under HyperPyYAML's tags and forgets the tags."""
-
-
-def _construct_tagged(loader: yaml.SafeLoader, _suffix: str, node: yaml.Node) -> Any:
-    if isinstance(node, yaml.MappingNode):
-        return loader.construct_mapping(node, deep=True)
-    if isinstance(node, yaml.SequenceNode):
-        return loader.construct_sequence(node, deep=True)
-    return loader.construct_object(yaml.ScalarNode("tag:yaml.org,2002:str", node.value))
-
-
-_HyperPyYamlLoader.add_multi_constructor("!", _construct_tagged)
-
-
-def _resolve(value: Any, document: dict[str, Any]) -> Any:
-    if isinstance(value, str) and value.startswith("<") and value.endswith(">"):
-        return document[value[1:-1]]
-    return value
+    except ConfigError as error:
+        raise FailedPrecondition(f"{path}: {error}", reason="CONFIG_NOT_UNDERSTOOD") from error

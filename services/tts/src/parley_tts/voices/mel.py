@@ -15,6 +15,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 import torch
+from parley_core.audio.mel import slaney_filters
 from parley_core.audio.sinc import resample_sinc, sinc_kernel
 from torch.nn import functional as F
 
@@ -88,29 +89,6 @@ def resample_for_mel(
 
 @lru_cache(maxsize=4)
 def _mel_filters(settings: MelSettings) -> npt.NDArray[np.float32]:
-    """Slaney mel filters with Slaney's area normalisation, ``[num_mels, n_fft / 2 + 1]``."""
-    edges = _mel_to_hz(
-        np.linspace(_hz_to_mel(settings.fmin), _hz_to_mel(settings.fmax), settings.num_mels + 2)
+    return slaney_filters(
+        settings.sample_rate, settings.n_fft, settings.num_mels, settings.fmin, settings.fmax
     )
-    bins = np.linspace(0, settings.sample_rate / 2, settings.n_fft // 2 + 1)
-    rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
-    falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
-    triangles = np.maximum(0, np.minimum(rising, falling))
-    return np.asarray(triangles * (2 / (edges[2:] - edges[:-2]))[:, None], dtype=np.float32)
-
-
-_LINEAR_STEP_HZ = 200 / 3
-_LOG_FROM_HZ = 1000.0
-_LOG_FROM_MEL = _LOG_FROM_HZ / _LINEAR_STEP_HZ
-_LOG_STEP = math.log(6.4) / 27
-
-
-def _hz_to_mel(hz: float) -> float:
-    if hz < _LOG_FROM_HZ:
-        return hz / _LINEAR_STEP_HZ
-    return _LOG_FROM_MEL + math.log(hz / _LOG_FROM_HZ) / _LOG_STEP
-
-
-def _mel_to_hz(mel: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    logarithmic = _LOG_FROM_HZ * np.exp(_LOG_STEP * (mel - _LOG_FROM_MEL))
-    return np.where(mel < _LOG_FROM_MEL, mel * _LINEAR_STEP_HZ, logarithmic)
