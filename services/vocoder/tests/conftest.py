@@ -1,4 +1,3 @@
-import os
 import sys
 from pathlib import Path
 
@@ -12,16 +11,6 @@ from parley_vocoder.seeded import write_seeded
 sys.path.insert(0, str(Path(__file__).parent))
 
 torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="session")
-def golden() -> Path:
-    """The folder of golden cases; without one the test is skipped."""
-    default = Path(__file__).resolve().parents[4] / "shared" / "golden"
-    folder = Path(os.environ.get("PARLEY_GOLDEN", default))
-    if not folder.is_dir():
-        pytest.skip(f"no golden folder at {folder}")
-    return folder
 
 
 @pytest.fixture(scope="session")
