@@ -79,8 +79,8 @@ async def test_a_bad_recording_is_told_why(stub, format_, content, reason):
         ({}, b"\0", 16000, "AUDIO_FRAME_MALFORMED"),
         ({}, b"\0\0", 0, "SAMPLE_RATE_UNSUPPORTED"),
         ({}, bytes(320_002), 16000, "AUDIO_TOO_LONG"),
-        ({"function_messages": [message_pb2.Message()]}, b"", 0, "ROLE_UNFIT"),
-        ({"function_messages": [message_pb2.Message(role=2)]}, b"", 0, "ROLE_UNFIT"),
+        ({"function_messages": [message_pb2.Message()]}, b"", 0, "ROLE_NOT_ALLOWED"),
+        ({"function_messages": [message_pb2.Message(role=2)]}, b"", 0, "ROLE_NOT_ALLOWED"),
         (
             {
                 "function_messages": [
@@ -89,7 +89,7 @@ async def test_a_bad_recording_is_told_why(stub, format_, content, reason):
             },
             b"",
             0,
-            "PART_UNFIT",
+            "PART_NOT_ALLOWED",
         ),
         (
             {"function_messages": [message_pb2.Message(role=3, parts=[message_pb2.Part()])]},

@@ -310,7 +310,7 @@ async def test_a_full_engine_refuses_and_says_when_to_retry(served):
 async def test_a_stopped_engine_is_unavailable_not_internal(served):
     async with served() as live:
         await live.engine.close()
-        async with rpc_fails("ENGINE_CLOSED") as raised:
+        async with rpc_fails("ENGINE_STOPPED") as raised:
             await reply(live.stub, ask(user("hello")))
         assert raised.error.code.name == "UNAVAILABLE"
 

@@ -9,7 +9,6 @@ from parley_tts.tags import (
     leading_tags,
     reference_style,
     requested_tags,
-    speed_tag,
     strict_style,
 )
 
@@ -67,13 +66,6 @@ def test_rap_and_humming_at_once_are_refused() -> None:
     with pytest.raises(InvalidArgument) as refused:
         strict_style("（RAP）（哼唱）你好")
     assert refused.value.reason == "TAGS_CONTRADICT"
-
-
-def test_speed_has_five_levels() -> None:
-    names = [tag.name if (tag := speed_tag(level)) else None for level in range(-2, 3)]
-    assert names == ["慢速2", "慢速1", None, "快速1", "快速2"]
-    with pytest.raises(InvalidArgument):
-        speed_tag(3)
 
 
 def test_a_tag_replaces_the_carried_one_of_its_class() -> None:

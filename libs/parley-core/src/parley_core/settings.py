@@ -21,6 +21,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
+from parley_core.settings_help import settings_manual
+
 EXIT_BAD_SETTINGS = 2
 
 
@@ -179,7 +181,12 @@ def load_settings(cls: type[SettingsT], argv: Sequence[str] | None = None) -> Se
     Raises:
         SystemExit: with status 2 after one line on stderr when anything is wrong.
     """
-    parser = argparse.ArgumentParser(description=cls.__doc__)
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {cls.__module__.partition('.')[0]}",
+        description=cls.__doc__,
+        epilog=settings_manual(cls),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--config", type=Path, help="YAML file (default: PARLEY_CONFIG)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. log.level=debug"

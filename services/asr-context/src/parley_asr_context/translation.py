@@ -291,11 +291,11 @@ def _function_message(message: message_pb2.Message, field: str, limits: RequestL
             raise InvalidArgument(
                 f"{field}.role must be ASSISTANT or FUNCTION",
                 field=f"{field}.role",
-                reason="ROLE_UNFIT",
+                reason="ROLE_NOT_ALLOWED",
             )
     if not fits:
         raise InvalidArgument(
-            f"{field}.parts do not fit its role", field=f"{field}.parts", reason="PART_UNFIT"
+            f"{field}.parts do not fit its role", field=f"{field}.parts", reason="PART_NOT_ALLOWED"
         )
     return Message(role, parts)
 

@@ -48,9 +48,6 @@ KNOWN_TAGS: dict[str, TagClass] = {
     **dict.fromkeys(["慢速1", "慢速2", "快速1", "快速2"], TagClass.SPEED),
 }
 
-SPEED_LEVELS: dict[int, str | None] = {-2: "慢速2", -1: "慢速1", 0: None, 1: "快速1", 2: "快速2"}
-"""The five-level comparative of speed, slowest to fastest; level 0 is no tag."""
-
 _REFERENCE_INSTRUCTION = re.compile(r"[(（]([^()]*)[)）]")
 _LEADING_TAG = re.compile(r"\s*([(（]([^()（）]*)[)）])")
 
@@ -175,20 +172,6 @@ def requested_tags(names: Iterable[str], *, strict: bool, field: str = "style_ta
             require_known(tag, field)
         tags.append(tag)
     return tags
-
-
-def speed_tag(level: int) -> Tag | None:
-    """The tag of a speed level, -2 (slowest) to 2 (fastest); None for the level 0.
-
-    Raises:
-        InvalidArgument: there is no such level.
-    """
-    if level not in SPEED_LEVELS:
-        raise InvalidArgument(
-            f"speed has the levels -2 to 2, got {level}", field="speed", reason="SPEED_LEVEL"
-        )
-    name = SPEED_LEVELS[level]
-    return _bracketed(name) if name else None
 
 
 def combine(carried: Iterable[Tag], own: Iterable[Tag]) -> list[Tag]:

@@ -41,7 +41,7 @@ def _typed(error: EngineError, prompt_field: str) -> ParleyError:
         case EngineOverloadedError():
             return Unavailable(str(error), reason="ENGINE_OVERLOADED", retry_after=0.5)
         case EngineClosedError():
-            return Unavailable(str(error), reason="ENGINE_CLOSED", retry_after=1.0)
+            return Unavailable(str(error), reason="ENGINE_STOPPED", retry_after=1.0)
         case EngineFailedError():
             return Unavailable(str(error), reason="ENGINE_FAILED", retry_after=0.5)
         case _:
