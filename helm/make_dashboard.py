@@ -11,6 +11,8 @@ from typing import Any
 FOLDER = Path(__file__).parent / "parley" / "dashboards"
 WHERE = 'namespace="$namespace"'
 GATEWAY = f'{WHERE},job="gateway"'
+FAILED = 'code!~"OK|CANCELLED"'
+SERVICES = "asr-context|chat-llm|gateway|tokenizer|tts|vocoder"
 FAULT = 'code=~"INTERNAL|UNKNOWN|UNAVAILABLE|DATA_LOSS|DEADLINE_EXCEEDED"'
 
 
@@ -28,7 +30,11 @@ def quantiles(metric: str, where: str, by: str = "") -> list[tuple[str, str]]:
 
 
 CONVERSATIONS = [
-    ("Conversations held", "short", [(f"sum by (pod) (parley_gateway_streams{{{GATEWAY}}})", "{{pod}}")]),
+    (
+        "Conversations held",
+        "short",
+        [(f"sum by (pod) (parley_gateway_streams{{{GATEWAY}}})", "{{pod}}")],
+    ),
     ("Gap: end of speech to first audio", "s", quantiles("parley_gap_seconds", GATEWAY, "kind")),
     (
         "Time to first audio, end-of-turn decision aside",
@@ -82,7 +88,12 @@ STAGES = [
     (
         "Requests waiting for an engine",
         "short",
-        [(f"max by (engine, pod) (parley_engine_requests_queued{{{WHERE}}})", "{{engine}} {{pod}}")],
+        [
+            (
+                f"max by (engine, pod) (parley_engine_requests_queued{{{WHERE}}})",
+                "{{engine}} {{pod}}",
+            )
+        ],
     ),
     (
         "Calls being served",
@@ -104,12 +115,12 @@ STAGES = [
         "reqps",
         [
             (
-                f'sum by (job, code) (rate(parley_requests_total{{{WHERE},code!~"OK|CANCELLED"}}[5m]))',
+                f'sum by (job, code) (rate(parley_requests_total{{{WHERE},{FAILED}}}[5m]))',
                 "{{job}} {{code}}",
             )
         ],
     ),
-    ("Pods up", "short", [(f'sum by (job) (up{{{WHERE},job=~"{"|".join(sorted(["gateway", "tokenizer", "chat-llm", "tts", "vocoder", "asr-context"]))}"}})', "{{job}}")]),
+    ("Pods up", "short", [(f'sum by (job) (up{{{WHERE},job=~"{SERVICES}"}})', "{{job}}")]),
 ]  # fmt: skip
 
 
@@ -158,7 +169,9 @@ def dashboard(
 def build() -> dict[str, str]:
     """File name to content."""
     boards = {
-        "conversations.json": dashboard("parley-conversations", "Parley: conversations", CONVERSATIONS),
+        "conversations.json": dashboard(
+            "parley-conversations", "Parley: conversations", CONVERSATIONS
+        ),
         "stages.json": dashboard("parley-stages", "Parley: stages", STAGES),
     }
     return {name: json.dumps(each, indent=1) + "\n" for name, each in boards.items()}

@@ -1,4 +1,4 @@
-"""Writes helm/parley/values.schema.json: the shape of values.yaml, and the services' own settings models.
+"""Writes helm/parley/values.schema.json: the shape of values.yaml and the services' own settings.
 
 Contract: every mapping in values.yaml refuses keys that it does not show, except the ones listed
 here as open; `services.<name>.settings` is the JSON schema of the service's pydantic model, less
@@ -38,7 +38,7 @@ OWNED = (
     "tokenizer.api_key", "stages.*.address", "stages.*.tls", "stages.*.api_key",
 )  # fmt: skip
 
-# Words that may change without the shape; Helm fills in no defaults, and parts of a section are enough.
+# May change without the shape. Helm fills in no defaults, and parts of a section are enough.
 NOT_SHAPE = {"default", "title", "description", "required", "properties", "$defs", "writeOnly"}
 STRINGS = {"type": "object", "additionalProperties": {"type": "string"}}
 QUANTITY = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"}
@@ -100,7 +100,6 @@ SHAPES: dict[str, dict[str, Any]] = {
     "redis.maxMemory": {"type": "string", "pattern": "^[0-9]+(kb|mb|gb)$"},
     "networkPolicy.gatewayFrom": PEERS,
     "networkPolicy.metricsFrom": PEERS,
-    "networkPolicy.extraEgress": PEERS,
     "gateway.service.type": {"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},
     "gateway.service.nodePort": {"type": ["integer", "null"], "minimum": 1, "maximum": 65535},
     "gateway.service.annotations": STRINGS,
@@ -127,13 +126,16 @@ SERVICE_EXTRAS: dict[str, Any] = {
     "env": {
         "type": "array",
         "items": {
-            **section(name={"type": "string", "not": {"pattern": "^PARLEY_"}}, value={"type": "string"}),
+            **section(
+                name={"type": "string", "not": {"pattern": "^PARLEY_"}}, value={"type": "string"}
+            ),
             "required": ["name", "value"],
         },
     },
     "nodeSelector": STRINGS,
     "tolerations": TOLERATIONS,
     "affinity": {"type": "object"},
+    "extraEgress": PEERS,
     "podAnnotations": STRINGS,
     "podLabels": STRINGS,
     "serviceAccountAnnotations": STRINGS,
@@ -199,8 +201,7 @@ def _settings(
         kept = {
             key: plain(each, path)
             for key, each in node.items()
-            if key not in NOT_SHAPE
-            and not (key == "format" and each in {"path", "password"})
+            if key not in NOT_SHAPE and not (key == "format" and each in {"path", "password"})
         }
         if "properties" in node:
             kept["properties"] = {

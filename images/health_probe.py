@@ -1,6 +1,7 @@
 """Asks a Parley server of this pod for its health; exit status 0 when it serves.
 
-    health_probe.py PORT [SERVICE] [--alive] [--ca FILE] [--cert FILE --key FILE] [--server-name NAME]
+    health_probe.py PORT [SERVICE] [--alive] [--ca FILE] [--cert FILE --key FILE]
+                    [--server-name NAME]
 
 For probes where the kubelet's own gRPC probe will not do: under TLS, and for liveness of a server
 whose health also tells of a dependency (`--alive`: any answer will do). Not for anything outside of

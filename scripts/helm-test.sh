@@ -5,6 +5,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 python=${PYTHON:-.venv/bin/python}
-[ "$#" -gt 0 ] || set -- helm/tests
+paths=(helm/tests)
+for argument in "$@"; do
+  [ ! -e "${argument%%::*}" ] || paths=()
+done
 scripts/kube-tools.sh
-exec env PATH="$PWD/build/tools:$PATH" "$python" -m pytest "$@"
+exec env PATH="$PWD/build/tools:$PATH" "$python" -m pytest ${paths[@]+"${paths[@]}"} "$@"

@@ -1,7 +1,6 @@
 """The chart rendered by helm, as objects."""
 
 import functools
-import json
 import subprocess
 from pathlib import Path
 
@@ -39,7 +38,6 @@ VARIANTS = {
             "networkPolicy": {
                 "gatewayFrom": [{"ipBlock": {"cidr": "10.0.0.0/8"}}],
                 "metricsFrom": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}],
-                "extraEgress": [{"ports": [{"port": 443, "protocol": "TCP"}]}],
             },
             "redis": {"external": {"caSecret": "redis-ca"}},
             "priorityClass": {"create": True},
@@ -48,6 +46,7 @@ VARIANTS = {
                 "chat-llm": {"multiNode": {"enabled": True}, "runtimeClassName": "nvidia"},
                 "gateway": {
                     "autoscaling": {"mode": "hpa"},
+                    "extraEgress": [{"ports": [{"port": 443, "protocol": "TCP"}]}],
                     "settings": {"stages": {"chat": {"deadline_s": 120}}},
                 },
                 "tokenizer": {"podLabels": {"team": "speech"}, "podAnnotations": {"note": "x"}},
@@ -104,7 +103,10 @@ class Rendered:
                 found.append((name, each))
             elif each["kind"] == "LeaderWorkerSet":
                 group = each["spec"]["leaderWorkerTemplate"]
-                found += [(name, group["leaderTemplate"]), (f"{name}-worker", group["workerTemplate"])]
+                found += [
+                    (name, group["leaderTemplate"]),
+                    (f"{name}-worker", group["workerTemplate"]),
+                ]
             elif "template" in each.get("spec", {}):
                 found.append((name, each["spec"]["template"]))
         return found

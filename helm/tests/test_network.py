@@ -25,7 +25,7 @@ def policies(rendered, labels, direction):
 
 
 def allows(rendered, labels, other, direction):
-    """Whether policies let pods with `labels` talk with pods labelled `other` on their gRPC or Redis port."""
+    """Whether policies let pods with these labels talk with the others by gRPC or to Redis."""
     key, end = ("egress", "to") if direction == "Egress" else ("ingress", "from")
     for policy in policies(rendered, labels, direction):
         for rule in policy["spec"].get(key, []):
@@ -51,7 +51,9 @@ def parts(rendered):
 
 
 def test_the_only_paths_between_pods_are_those_of_the_architecture(render):
-    rendered = render(values={"networkPolicy": {"gatewayFrom": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}})
+    rendered = render(
+        values={"networkPolicy": {"gatewayFrom": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}}
+    )
     labels = parts(rendered)
     open_paths = {
         (source, target)
@@ -71,7 +73,9 @@ def test_everything_starts_closed(variant):
     (dns,) = default["egress"]
     assert {each["port"] for each in dns["ports"]} == {53}
     for name, pod in variant.pods():
-        assert default["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items(), name
+        assert default["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items(), (
+            name
+        )
 
 
 def test_named_ports_in_policies_are_ports_of_the_pods(render):

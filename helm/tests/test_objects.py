@@ -6,6 +6,7 @@ import shutil
 import stat
 import subprocess
 
+import make_dashboard
 import pytest
 import yaml
 from chart import CHART, REPOSITORY, SERVICES, VARIANTS, container
@@ -14,8 +15,6 @@ from parley_core import telemetry
 from parley_gateway import latency, session_metrics
 from prometheus_client import REGISTRY
 from typer.testing import CliRunner
-
-import make_dashboard
 
 pytestmark = pytest.mark.unit
 
@@ -54,11 +53,14 @@ def test_each_way_of_scaling_makes_one_scaler_for_its_deployment(service, render
         return deployment, kinds
 
     deployment, found = scalers("none")
-    assert found == [] and deployment["spec"]["replicas"] >= 1
+    assert found == []
+    assert deployment["spec"]["replicas"] >= 1
     deployment, (hpa,) = scalers("hpa")
-    assert hpa["kind"] == "HorizontalPodAutoscaler" and "replicas" not in deployment["spec"]
+    assert hpa["kind"] == "HorizontalPodAutoscaler"
+    assert "replicas" not in deployment["spec"]
     deployment, (keda,) = scalers("keda")
-    assert keda["kind"] == "ScaledObject" and "replicas" not in deployment["spec"]
+    assert keda["kind"] == "ScaledObject"
+    assert "replicas" not in deployment["spec"]
     assert keda["spec"]["triggers"][0]["metadata"]["query"].strip()
 
 
@@ -115,7 +117,9 @@ def test_other_weights_are_another_job(render):
 def test_claims_of_weights_and_voices_outlive_an_uninstall(render):
     claims = render().all("PersistentVolumeClaim")
     assert {each["metadata"]["name"] for each in claims} == {"parley-weights", "parley-voices"}
-    assert all(each["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"} for each in claims)
+    assert all(
+        each["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"} for each in claims
+    )
 
 
 def test_an_existing_claim_is_used_and_none_is_made(render):
@@ -126,7 +130,8 @@ def test_an_existing_claim_is_used_and_none_is_made(render):
 def test_bundled_redis_keeps_an_append_only_file_and_asks_for_a_password(render):
     rendered = render()
     config = rendered.one("ConfigMap", "parley-redis")["data"]["redis.conf"]
-    assert "appendonly yes" in config and "maxmemory-policy noeviction" in config
+    assert "appendonly yes" in config
+    assert "maxmemory-policy noeviction" in config
     secret = rendered.one("Secret", "parley-redis")
     assert secret["data"]["password"]
     redis = rendered.one("StatefulSet", "parley-redis")
@@ -145,7 +150,8 @@ def test_redis_limits_leave_room_over_max_memory(variant):
 
 def test_external_redis_comes_by_secret_and_nothing_is_bundled(render):
     rendered = render(**VARIANTS["gpu"])
-    assert rendered.all("StatefulSet") == [] and rendered.all("Secret") == []
+    assert rendered.all("StatefulSet") == []
+    assert rendered.all("Secret") == []
     (url,) = [
         each
         for each in container(rendered.service_pod("asr-context"))["env"]
@@ -185,7 +191,9 @@ def test_given_certificates_are_mounted_by_name(render):
     rendered = render(**VARIANTS["given-certificates"])
     assert rendered.all("Certificate") == []
     names = {
-        service: next(v for v in rendered.service_pod(service)["spec"]["volumes"] if v["name"] == "tls")
+        service: next(
+            v for v in rendered.service_pod(service)["spec"]["volumes"] if v["name"] == "tls"
+        )
         for service in SERVICES
     }
     assert names["gateway"]["secret"]["secretName"] == "gateway-cert"
@@ -242,7 +250,9 @@ METRICS = {
         else (family.name,)
     )
 }
-assert telemetry and latency and session_metrics
+assert telemetry
+assert latency
+assert session_metrics
 LABELS = {
     "parley_requests_total": {"service", "method", "code", "reason"},
     "parley_requests_running": {"service", "method"},
@@ -274,7 +284,8 @@ def test_every_metric_and_label_that_is_asked_for_is_reported(render):
     asked = list(expressions(render(**VARIANTS["gpu"])))
     assert len(asked) > 30
     for text in asked:
-        assert text.count("(") == text.count(")") and text.count("{") == text.count("}"), text
+        for left, right in ("()", "{}"):
+            assert text.count(left) == text.count(right), text
         for name, matchers in CALL.findall(text):
             assert name == "up" or name in METRICS, f"{name} in {text}"
             labels = set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", matchers or ""))
@@ -299,19 +310,20 @@ def test_labels_told_here_are_those_of_the_metrics():
 @pytest.mark.parametrize("seconds", [0.6, 1, 1.5])
 def test_the_gap_objective_is_a_bucket_of_the_histogram(seconds, render):
     rendered = render(
-        values={
-            "monitoring": {"rules": {"enabled": True, "objectives": {"gapSeconds": seconds}}}
-        }
+        values={"monitoring": {"rules": {"enabled": True, "objectives": {"gapSeconds": seconds}}}}
     )
     edges = {str(float(each)) for each in telemetry.LATENCY_BUCKETS}
     text = yaml.safe_dump(rendered.all("PrometheusRule"))
     asked = set(re.findall(r'parley_gap_seconds_bucket\{[^}]*le="([\d.]+)"', text))
-    assert asked == {str(float(seconds))} and asked <= edges
+    assert asked == {str(float(seconds))}
+    assert asked <= edges
 
 
 def test_every_alert_has_a_runbook_that_is_there(render):
     (rule,) = render(**VARIANTS["everything"]).all("PrometheusRule")
-    alerts = [each for group in rule["spec"]["groups"] for each in group["rules"] if "alert" in each]
+    alerts = [
+        each for group in rule["spec"]["groups"] for each in group["rules"] if "alert" in each
+    ]
     assert len({each["alert"] for each in alerts}) >= 8
     for each in alerts:
         path = each["annotations"]["runbook"]
@@ -323,14 +335,17 @@ def test_every_alert_has_a_runbook_that_is_there(render):
 
 def test_dashboards_are_config_maps_that_grafana_finds(render):
     rendered = render(**VARIANTS["gpu"])
-    boards = [each for each in rendered.all("ConfigMap") if "-dashboard-" in each["metadata"]["name"]]
+    boards = [
+        each for each in rendered.all("ConfigMap") if "-dashboard-" in each["metadata"]["name"]
+    ]
     assert len(boards) == len(list((CHART / "dashboards").glob("*.json"))) > 0
     for each in boards:
         assert each["metadata"]["labels"]["grafana_dashboard"] == "1"
         (text,) = each["data"].values()
         board = json.loads(text)
         ids = [panel["id"] for panel in board["panels"]]
-        assert len(ids) == len(set(ids)) and board["uid"]
+        assert len(ids) == len(set(ids))
+        assert board["uid"]
 
 
 def test_the_helm_test_uses_commands_and_options_that_exist(render):
@@ -340,15 +355,21 @@ def test_the_helm_test_uses_commands_and_options_that_exist(render):
     calls = [line.split() for line in script.splitlines() if line.startswith("parley ")]
     assert len(calls) == 4
     for words in calls:
-        command = [word for word in words[1:3] if word in {"voices", "list", "say", "transcribe", "ask"}]
+        command = [
+            word for word in words[1:3] if word in {"voices", "list", "say", "transcribe", "ask"}
+        ]
         help_text = CliRunner(env={"COLUMNS": "200"}).invoke(app, [*command, "--help"]).output
-        for option in (word for word in words if word.startswith("-") and not word.endswith(".wav")):
+        for option in (
+            word for word in words if word.startswith("-") and not word.endswith(".wav")
+        ):
             assert option in help_text, (command, option)
 
 
 def test_weights_commands_of_the_job_exist():
     for command, option in (("seed", "--seed"), ("check", "--json")):
-        output = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["weights", command, "--help"]).output
+        output = (
+            CliRunner(env={"COLUMNS": "200"}).invoke(app, ["weights", command, "--help"]).output
+        )
         assert option in output
 
 
@@ -360,13 +381,15 @@ def test_notes_tell_what_is_not_protected(helm, tmp_path):
     (copy / "templates" / "notes.yaml").write_text(
         f'{{{{ define "notes" }}}}{text}{{{{ end }}}}notes: {{{{ include "notes" . | toJson }}}}'
     )
+    values = str(CHART / "values-kind.yaml")
     done = subprocess.run(
-        [helm, "template", "parley", str(copy), "-f", str(CHART / "values-kind.yaml"), "-s", "templates/notes.yaml"],
+        [helm, "template", "parley", str(copy), "-f", values, "-s", "templates/notes.yaml"],
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     notes = yaml.safe_load(done.stdout)["notes"]
-    assert "no auth is configured" in notes and "random numbers" in notes
+    assert "no auth is configured" in notes
+    assert "random numbers" in notes
     assert "port-forward service/parley-gateway 50051:50051" in notes
 
 

@@ -6,7 +6,6 @@ import pytest
 import yaml
 from chart import SERVICES, VARIANTS, ChartRefusedError, container
 from parley_core.settings import build_settings
-
 from values_schema import MODELS
 
 pytestmark = pytest.mark.unit
@@ -59,7 +58,9 @@ def test_every_environment_variable_is_one_that_some_service_knows(service, vari
 @pytest.mark.parametrize("service", SERVICES)
 def test_ports_of_pod_service_and_settings_are_the_same(service, variant, resolve):
     settings = resolve(variant, service)
-    ports = {p["name"]: p["containerPort"] for p in container(variant.service_pod(service))["ports"]}
+    ports = {
+        p["name"]: p["containerPort"] for p in container(variant.service_pod(service))["ports"]
+    }
     assert ports == {"grpc": settings.port, "metrics": settings.metrics_port}
 
 
@@ -91,7 +92,10 @@ def paths_in(value):
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_path_in_the_settings_lies_on_a_mounted_volume(service, variant):
     config = variant.one("ConfigMap", f"parley-{service}")["data"]["settings.yaml"]
-    mounts = [PurePosixPath(m["mountPath"]) for m in container(variant.service_pod(service))["volumeMounts"]]
+    mounts = [
+        PurePosixPath(m["mountPath"])
+        for m in container(variant.service_pod(service))["volumeMounts"]
+    ]
     for path in paths_in(yaml.safe_load(config)):
         assert any(path.is_relative_to(mount) for mount in mounts), path
 
@@ -115,7 +119,9 @@ def test_each_stage_of_the_gateway_is_another_service(variant, resolve):
 
 def test_tls_is_on_at_both_ends_or_at_neither(variant, resolve):
     gateway = resolve(variant, "gateway")
-    client = {getattr(gateway.stages, name).tls is not None for name in type(gateway.stages).model_fields}
+    client = {
+        getattr(gateway.stages, name).tls is not None for name in type(gateway.stages).model_fields
+    }
     client.add(resolve(variant, "tts").tokenizer.tls is not None)
     server = {
         (tls := resolve(variant, service).tls) is not None and tls.client_ca_file is not None
@@ -136,7 +142,9 @@ def test_user_settings_reach_the_service_and_leave_the_chart_its_own(render, res
     rendered = render(
         values={
             "services": {
-                "gateway": {"settings": {"stages": {"chat": {"deadline_s": 7}}, "log": {"level": "debug"}}}
+                "gateway": {
+                    "settings": {"stages": {"chat": {"deadline_s": 7}}, "log": {"level": "debug"}}
+                }
             }
         }
     )

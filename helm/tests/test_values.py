@@ -5,10 +5,9 @@ import re
 import subprocess
 
 import pytest
+import values_schema
 import yaml
 from chart import CHART, VARIANTS, ChartRefusedError
-
-import values_schema
 
 pytestmark = pytest.mark.unit
 

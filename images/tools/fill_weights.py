@@ -59,7 +59,9 @@ def copy(source: Path, root: Path) -> None:
             shutil.copyfile(source / name, root / name)
         _finish(root, wanted)
     elif present != wanted:
-        raise FillError(f"{root} holds other weights; use another weights.folder or empty the claim")
+        raise FillError(
+            f"{root} holds other weights; use another weights.folder or empty the claim"
+        )
     else:
         _verify(root, wanted["sha256"])
 
@@ -80,7 +82,8 @@ def hub(root: Path, repositories: Mapping[str, Mapping[str, str]]) -> None:
             raise FillError(
                 f"{root} holds {present.get('repositories')}; use another weights.folder for others"
             )
-        return _verify(root, present["sha256"])
+        _verify(root, present["sha256"])
+        return
     sums: dict[str, str] = {}
     for folder, each in wanted.items():
         repository, revision = each["repository"], each["revision"]
