@@ -5,7 +5,7 @@ python := .venv/bin/python
 buf := node_modules/.bin/buf
 GOLDEN ?= ../shared/golden
 
-.PHONY: help setup setup-vllm demo up down test test-vllm e2e golden bench lint format types proto buf-lint buf-breaking clean
+.PHONY: help setup setup-vllm demo up down test test-vllm e2e golden bench lint format types proto buf-lint buf-breaking images helm-schema helm-test clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-zA-Z0-9_-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -62,6 +62,15 @@ buf-lint: $(buf) ## Lint the contracts
 
 buf-breaking: $(buf) ## Fail when the contracts break callers of AGAINST (default: main)
 	@cd protos && ../$(buf) breaking --against "../.git#branch=$(or $(AGAINST),main),subdir=protos"
+
+images: ## Build the container images with docker, podman or buildah; scripts/images.sh tells the options
+	@scripts/images.sh
+
+helm-schema: setup ## Make the chart's schema of the services' settings, and its dashboards
+	@$(python) helm/values_schema.py && $(python) helm/make_dashboard.py
+
+helm-test: setup ## Test the chart and the images' recipes; no cluster is needed
+	@scripts/helm-test.sh
 
 clean: ## Stop what runs here; remove .venv, local state, demo output
 	@[ ! -x .venv/bin/parley ] || .venv/bin/parley down || true

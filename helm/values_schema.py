@@ -35,7 +35,8 @@ MODELS: dict[str, type[ServiceSettings]] = {
 OWNED = (
     "host", "port", "metrics_port", "tls", "auth", "drain_timeout_s", "weights", "voice_store",
     "log.format", "telemetry.otlp_endpoint", "redis.url", "tokenizer.address", "tokenizer.tls",
-    "tokenizer.api_key", "stages.*.address", "stages.*.tls", "stages.*.api_key",
+    "tokenizer.api_key", "http.enabled", "http.host", "http.port",
+    "functions.registered.authorization", "stages.*.address", "stages.*.tls", "stages.*.api_key",
 )  # fmt: skip
 
 # May change without the shape. Helm fills in no defaults, and parts of a section are enough.
@@ -104,6 +105,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "gateway.service.nodePort": {"type": ["integer", "null"], "minimum": 1, "maximum": 65535},
     "gateway.service.annotations": STRINGS,
     "gateway.ingress.annotations": STRINGS,
+    "gateway.http.ingress.annotations": STRINGS,
     "gateway.grpcRoute.parentRefs": PEERS,
     "gateway.grpcRoute.hostnames": NAMES,
     "monitoring.*.labels": STRINGS,

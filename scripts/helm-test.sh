@@ -10,4 +10,6 @@ for argument in "$@"; do
   [ ! -e "${argument%%::*}" ] || paths=()
 done
 scripts/kube-tools.sh
+"$python" -m pip install --quiet --disable-pip-version-check --constraint requirements/constraints.txt \
+  --requirement helm/tests/requirements.txt
 exec env PATH="$PWD/build/tools:$PATH" "$python" -m pytest ${paths[@]+"${paths[@]}"} "$@"

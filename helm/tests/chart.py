@@ -27,6 +27,11 @@ VARIANTS = {
             },
             "gateway": {
                 "tlsSecret": "public-tls",
+                "functionsSecret": "functions",
+                "http": {
+                    "enabled": True,
+                    "ingress": {"enabled": True, "host": "page.example.com", "tlsSecret": "page"},
+                },
                 "ingress": {"enabled": True, "host": "voice.example.com", "tlsSecret": "voice"},
                 "grpcRoute": {
                     "enabled": True,

@@ -83,7 +83,7 @@ def test_named_ports_in_policies_are_ports_of_the_pods(render):
     for policy in rendered.all("NetworkPolicy"):
         for rule in policy["spec"].get("ingress", []):
             for port in rule.get("ports", []):
-                assert port["port"] in {"grpc", "metrics", 6379}
+                assert port["port"] in {"grpc", "http", "metrics", 6379}
 
 
 def test_collector_external_redis_and_hub_open_their_ports_only(render):

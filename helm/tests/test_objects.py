@@ -29,7 +29,7 @@ def test_stages_are_headless_so_that_callers_balance(variant):
 def test_the_gateways_metrics_are_not_on_its_public_service(render):
     public = render(**VARIANTS["everything"]).one("Service", "parley-gateway")["spec"]
     assert public["type"] == "NodePort"
-    assert [each["name"] for each in public["ports"]] == ["grpc"]
+    assert [each["name"] for each in public["ports"]] == ["grpc", "http"]
     assert public["ports"][0]["nodePort"] == 30051
 
 
@@ -210,9 +210,11 @@ def test_private_keys_are_read_by_owner_and_group_only(render):
 
 def test_ingress_and_route_lead_to_the_gateway(render):
     rendered = render(**VARIANTS["everything"])
-    (ingress,) = rendered.all("Ingress")
-    backend = ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]
-    assert backend == {"name": "parley-gateway", "port": {"name": "grpc"}}
+    for name, port in (("parley-gateway", "grpc"), ("parley-gateway-http", "http")):
+        ingress = rendered.one("Ingress", name)["spec"]
+        backend = ingress["rules"][0]["http"]["paths"][0]["backend"]["service"]
+        assert backend == {"name": "parley-gateway", "port": {"name": port}}
+        assert ingress["tls"][0]["hosts"] == [ingress["rules"][0]["host"]]
     (route,) = rendered.all("GRPCRoute")
     assert route["spec"]["rules"][0]["backendRefs"] == [{"name": "parley-gateway", "port": 50051}]
     services = {each["method"]["service"] for each in route["spec"]["rules"][0]["matches"]}

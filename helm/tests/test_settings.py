@@ -10,7 +10,11 @@ from values_schema import MODELS
 
 pytestmark = pytest.mark.unit
 
-SECRETS = {"PARLEY_ASR_CONTEXT_REDIS__URL": "rediss://user:secret@redis:6379/0"}
+SECRETS = {
+    "PARLEY_ASR_CONTEXT_REDIS__URL": "rediss://user:secret@redis:6379/0",
+    "PARLEY_GATEWAY_FUNCTIONS__REGISTERED": '[{"name": "weather", "description": "Of a place.",'
+    ' "url": "https://tools.example.com/weather", "authorization": "Bearer secret"}]',
+}
 
 
 def environment(pod):
@@ -61,7 +65,18 @@ def test_ports_of_pod_service_and_settings_are_the_same(service, variant, resolv
     ports = {
         p["name"]: p["containerPort"] for p in container(variant.service_pod(service))["ports"]
     }
-    assert ports == {"grpc": settings.port, "metrics": settings.metrics_port}
+    told = {"grpc": settings.port, "metrics": settings.metrics_port}
+    if service == "gateway" and settings.http.enabled:
+        assert settings.http.host == "0.0.0.0"
+        told["http"] = settings.http.port
+    assert ports == told
+
+
+def test_functions_and_their_credentials_come_by_secret(render, resolve):
+    rendered = render(**VARIANTS["everything"])
+    (function,) = resolve(rendered, "gateway").functions.registered
+    assert function.name == "weather"
+    assert function.authorization.get_secret_value() == "Bearer secret"
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -160,6 +175,7 @@ def test_user_settings_reach_the_service_and_leave_the_chart_its_own(render, res
         ("gateway", {"port": 1}),
         ("gateway", {"auth": {"api_keys": {"a": "in a ConfigMap"}}}),
         ("gateway", {"stages": {"chat": {"address": "elsewhere:1"}}}),
+        ("gateway", {"functions": {"registered": [{"name": "a", "authorization": "Bearer x"}]}}),
         ("tts", {"weights": "/elsewhere"}),
         ("vocoder", {"drain_timeout_s": 1}),
         ("asr-context", {"redis": {"url": "redis://:in-a-configmap@host"}}),

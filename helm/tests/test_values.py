@@ -89,6 +89,7 @@ def test_a_wrong_key_or_value_is_refused_in_a_clear_line(render, values, told):
         ({"weights": {"folder": ""}}, "weights.folder may be empty"),
         ({"redis": {"bundled": False}}, "redis.external.urlSecret is needed"),
         ({"gateway": {"ingress": {"enabled": True}}}, "gateway.ingress.host is needed"),
+        ({"gateway": {"http": {"ingress": {"enabled": True}}}}, "needs gateway.http.enabled"),
         ({"gateway": {"grpcRoute": {"enabled": True}}}, "parentRefs is needed"),
         ({"services": {"chat-llm": {"multiNode": {"enabled": True}}}}, "settings.engine: vllm"),
     ],

@@ -134,12 +134,19 @@ spec:
           valueFrom: {secretKeyRef: {name: {{ required "redis.external.urlSecret is needed when redis.bundled is false" $root.Values.redis.external.urlSecret }}, key: url}}
         {{- end }}
         {{- end }}
+        {{- if and (eq $service "gateway") $root.Values.gateway.functionsSecret }}
+        - name: PARLEY_GATEWAY_FUNCTIONS__REGISTERED
+          valueFrom: {secretKeyRef: {name: {{ $root.Values.gateway.functionsSecret }}, key: functions.json}}
+        {{- end }}
         {{- range $values.env }}
         - {name: {{ .name }}, value: {{ .value | quote }}}
         {{- end }}
       ports:
         - {name: grpc, containerPort: 50051, protocol: TCP}
         - {name: metrics, containerPort: 9464, protocol: TCP}
+        {{- if and (eq $service "gateway") $root.Values.gateway.http.enabled }}
+        - {name: http, containerPort: 8080, protocol: TCP}
+        {{- end }}
       resources: {{ toYaml $values.resources | nindent 8 }}
       startupProbe:
         {{- include "parley.healthProbe" . | nindent 8 }}

@@ -19,6 +19,9 @@ Defaults of the chart, then the user's `settings`, then what the chart must own 
     {{- $_ := set $stages $stage (include "parley.client" (list $root $target) | fromYaml) -}}
   {{- end -}}
   {{- $_ := set $owned "stages" $stages -}}
+  {{- if $root.Values.gateway.http.enabled -}}
+    {{- $_ := set $owned "http" (dict "enabled" true "host" "0.0.0.0" "port" 8080) -}}
+  {{- end -}}
   {{- if $root.Values.gateway.tlsSecret -}}
     {{- $_ := set $owned "tls" (dict "cert_file" "/etc/parley/public-tls/tls.crt" "key_file" "/etc/parley/public-tls/tls.key") -}}
   {{- end -}}
