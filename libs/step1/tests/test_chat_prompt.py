@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from step1.chat_prompt import BosVariant, ChatTemplate, PromptError, render
 from step1.messages import (
