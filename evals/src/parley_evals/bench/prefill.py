@@ -83,7 +83,7 @@ async def run(weights: SeededWeights) -> list[Figure]:
 
 async def _turn(chat_model: ChatModel, number: int, *, prefill: bool) -> _Outcome:
     """One chat that shares no prefix with the others: an earlier turn, then the utterance."""
-    history = (
+    history: tuple[Message, ...] = (
         Message(Role.SYSTEM, (TextPart(f"{number} is your number. Answer briefly and kindly."),)),
         Message(Role.USER, (TextPart("What is the weather like today?"),)),
     )

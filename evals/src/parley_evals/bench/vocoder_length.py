@@ -57,7 +57,8 @@ async def run(weights: SeededWeights) -> list[Figure]:
                     await listener.chunk(groups, ahead)
             while old.groups < 9 * MINUTE_GROUPS:
                 await old.chunk(full, ahead)
-            tenth, first = [], []
+            tenth: list[Cost] = []
+            first: list[Cost] = []
             while old.groups + full + ahead <= 10 * MINUTE_GROUPS:
                 if len(tenth) % 2:
                     first.append(await new.chunk(full, ahead))
