@@ -81,6 +81,7 @@ class VllmEngine:
         self._vocab_size = int(config["vocab_size"])
         self._max_model_len = self._options.max_model_len or int(config["max_seq_len"])
         self._llm: Any = None
+        self._waits: set[asyncio.Timeout] = set()
         self._ids = itertools.count()
         self._running = 0
         self._prompt_tokens = 0
@@ -98,7 +99,13 @@ class VllmEngine:
         Raises:
             ModuleNotFoundError: vLLM is not installed.
         """
-        self._llm = await asyncio.to_thread(self._load)
+        loading = asyncio.ensure_future(asyncio.to_thread(self._load))
+        try:
+            self._llm = await asyncio.shield(loading)
+        except asyncio.CancelledError:
+            # vLLM cannot be interrupted here; not waited for, its processes would be nobody's.
+            self._llm = await loading
+            raise
         await self.prefill((1,))
 
     def _load(self) -> Any:
@@ -147,11 +154,11 @@ class VllmEngine:
 
     async def close(self) -> None:
         """Stops vLLM's processes. Requests still running end with `EngineClosedError`."""
-        from vllm.v1.engine.exceptions import EngineDeadError
-
         llm, self._llm = self._llm, None
+        # Ours to end: vLLM would leave a request waiting that is just on its way into the engine.
+        for wait in self._waits:
+            wait.reschedule(0)
         if llm is not None:
-            llm.output_processor.propagate_error(EngineDeadError())
             # Ended first, or it reports the death of the process that we are about to end.
             if llm.output_handler is not None:
                 llm.output_handler.cancel()
@@ -240,12 +247,17 @@ class VllmEngine:
 
         self._running += 1
         self._prompt_tokens += len(prompt_ids)
-        stream = self._llm.generate(
+        llm = self._llm
+        stream = llm.generate(
             {"prompt_token_ids": list(prompt_ids)}, _vllm_params(params), str(next(self._ids))
         )
         try:
-            async for output in stream:
+            while self._llm is llm:
+                output = await self._next(stream)
+                if output is None:
+                    return
                 yield output
+            raise EngineClosedError("the engine stopped")
         except EngineGenerateError as error:
             raise EngineFailedError("vLLM failed in a step of this request") from error
         except EngineDeadError as error:
@@ -253,6 +265,18 @@ class VllmEngine:
         finally:
             self._running -= 1
             await stream.aclose()
+
+    async def _next(self, stream: AsyncGenerator[Any, None]) -> Any:
+        """The next output, None at the end; `close` interrupts the wait."""
+        wait = asyncio.timeout(None)
+        try:
+            async with wait:
+                self._waits.add(wait)
+                return await anext(stream, None)
+        except TimeoutError:
+            raise EngineClosedError("the engine stopped") from None
+        finally:
+            self._waits.discard(wait)
 
 
 def _vllm_params(params: SamplingParams) -> Any:
