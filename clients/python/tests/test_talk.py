@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 
+import grpc
 import numpy as np
 import pytest
 import soundfile
@@ -11,6 +12,7 @@ from parley.conversation.v1 import conversation_pb2 as pb
 from parley_client import Recording, write_wav
 from parley_client.command import main
 from parley_client.conversation import ConversationEvent
+from parley_client.errors import Unreachable, from_rpc_error
 from parley_client.talk import FRAME, RATE
 from parley_client.talk.dialogue import Called, Dialogue, Noted, Phase
 from parley_client.talk.functions import FunctionFailed, read_programs
@@ -316,8 +318,6 @@ async def test_a_stream_that_ends_early_is_resumed_by_its_handle(parley, gateway
     if end == "go_away":
         conversations.script = {3: [{"go_away": pb.GoAway(reason="restarting")}], 900: []}
     else:
-        import grpc
-
         conversations.break_off = gateway.refusal(
             grpc.StatusCode.UNAVAILABLE, "redis is down", "STORE_LOST", retry_after=0.01
         )
@@ -332,9 +332,18 @@ async def test_a_stream_that_ends_early_is_resumed_by_its_handle(parley, gateway
     assert [each["reason"] for each in json.loads(out)["remarks"]] == [reason]
 
 
-async def test_a_refused_conversation_is_one_line_with_its_status(parley, gateway):
-    import grpc
+def test_a_status_that_grpc_made_up_is_a_broken_stream_not_a_broken_server():
+    error = grpc.aio.AioRpcError(
+        grpc.StatusCode.INTERNAL,
+        grpc.aio.Metadata(),
+        grpc.aio.Metadata(),
+        details="Internal error from Core",
+    )
+    assert isinstance(from_rpc_error(error), Unreachable)
+    assert from_rpc_error(error).reason == "STREAM_BROKEN"
 
+
+async def test_a_refused_conversation_is_one_line_with_its_status(parley, gateway):
     gateway.conversations.refuse = gateway.refusal(
         grpc.StatusCode.NOT_FOUND, "there is no such session", "SESSION_EXPIRED"
     )

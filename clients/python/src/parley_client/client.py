@@ -316,7 +316,7 @@ class Client:
         if resumption_handle:
             setup.resumption_handle = resumption_handle
         return Conversation(
-            self._conversation.StreamingConverse(metadata=self._metadata or None), setup
+            lambda: self._conversation.StreamingConverse(metadata=self._metadata or None), setup
         )
 
     def _call(self, timeout: float | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ would play a wrong history. Not for capturing or playing audio.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -21,9 +21,11 @@ from parley.conversation.v1 import conversation_pb2 as pb
 from parley.conversation.v1 import problem_pb2
 
 from parley_client.config import ConversationConfig, duration
-from parley_client.errors import ServerError, typed_errors
+from parley_client.errors import STREAM_BROKEN, ServerError, Unreachable, typed_errors
 from parley_client.latency import seconds
 from parley_client.recording import Samples
+
+_OPENINGS = 4
 
 Call = grpc.aio.StreamStreamCall[pb.StreamingConverseRequest, pb.StreamingConverseResponse]
 
@@ -60,8 +62,9 @@ class Conversation:
     setup: pb.SetupComplete
     resumption_handle: str
 
-    def __init__(self, call: Call, setup: pb.ConversationSetup):
-        self._call = call
+    def __init__(self, call: Callable[[], Call], setup: pb.ConversationSetup):
+        self._open = call
+        self._call: Call
         self._first = setup
         self._write_lock = asyncio.Lock()
         self._sequence = 0
@@ -69,8 +72,7 @@ class Conversation:
 
     async def __aenter__(self) -> "Conversation":
         try:
-            await self._send(setup=self._first)
-            response = await self._receive()
+            response = await self._set_up()
             if response is None:
                 raise ServerError("no answer to the setup", reason="STREAM_INCOMPLETE")
             if response.WhichOneof("event") != "setup_complete":
@@ -81,6 +83,20 @@ class Conversation:
             self._call.cancel()
             raise
         return self
+
+    async def _set_up(self) -> pb.StreamingConverseResponse | None:
+        for _ in range(_OPENINGS - 1):
+            self._call = self._open()
+            try:
+                await self._send(setup=self._first)
+                return await self._receive()
+            except Unreachable as error:
+                # A server that refuses before it reads; why, another call tells.
+                if error.reason != STREAM_BROKEN:
+                    raise
+        self._call = self._open()
+        await self._send(setup=self._first)
+        return await self._receive()
 
     async def __aexit__(
         self,

@@ -132,6 +132,10 @@ class ServerError(ParleyError):
     default_code = "INTERNAL"
 
 
+STREAM_BROKEN = "STREAM_BROKEN"
+# grpc.aio says this, and forgets the server's status, when a write meets the end of the stream.
+_WRITE_FAILED = "Internal error from Core"
+
 _BY_CODE: dict[str, type[ParleyError]] = {
     "INVALID_ARGUMENT": InvalidRequest,
     "OUT_OF_RANGE": InvalidRequest,
@@ -174,6 +178,9 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> ParleyError:
             told["field"] = bad.field_violations[0].field if bad.field_violations else None
     if code == "UNAVAILABLE" and "reason" not in told:
         return Unreachable(message, code=code, reason="UNREACHABLE")
+    if code == "INTERNAL" and message == _WRITE_FAILED:
+        message = "the stream ended while something was being sent"
+        return Unreachable(message, code=code, reason=STREAM_BROKEN)
     return _BY_CODE.get(code, ServerError)(message, code=code, **told)
 
 
