@@ -8,6 +8,7 @@ would play a wrong history. Not for capturing or playing audio.
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -25,7 +26,7 @@ from parley_client.errors import STREAM_BROKEN, ServerError, Unreachable, typed_
 from parley_client.latency import seconds
 from parley_client.recording import Samples
 
-_OPENINGS = 4
+_REFUSAL_S = 1.0
 
 Call = grpc.aio.StreamStreamCall[pb.StreamingConverseRequest, pb.StreamingConverseResponse]
 
@@ -85,16 +86,18 @@ class Conversation:
         return self
 
     async def _set_up(self) -> pb.StreamingConverseResponse | None:
-        for _ in range(_OPENINGS - 1):
-            self._call = self._open()
-            try:
-                await self._send(setup=self._first)
-                return await self._receive()
-            except Unreachable as error:
-                # A server that refuses before it reads; why, another call tells.
-                if error.reason != STREAM_BROKEN:
-                    raise
         self._call = self._open()
+        try:
+            await self._send(setup=self._first)
+            return await self._receive()
+        except Unreachable as error:
+            if error.reason != STREAM_BROKEN:
+                raise
+        # Refused before anything was read. A call that sends nothing first is told why.
+        self._call = self._open()
+        with contextlib.suppress(TimeoutError), typed_errors():
+            async with asyncio.timeout(_REFUSAL_S):
+                await self._end()
         await self._send(setup=self._first)
         return await self._receive()
 
