@@ -128,6 +128,17 @@ async def test_a_function_call_ends_the_answer(gateway):
     assert (call.name, dict(call.arguments)) == ("weather", {"city": "Jena"})
 
 
+async def test_a_voice_that_nobody_has_is_refused_before_anything_is_said(gateway):
+    config = conversation_pb2.ConversationConfig(voice="nobody")
+    async with rpc_fails("VOICE_UNKNOWN"):
+        # The first thing that comes is the refusal.
+        await gateway.speech.Ask(speech_pb2.AskRequest(text="hi", config=config)).read()
+    assert not gateway.stages.chat.requests
+    assert not gateway.stages.context.turns
+    silent = await ask(gateway, text="hi", config=config, text_only=True)
+    assert silent[-1].finished.answer_text
+
+
 async def test_twenty_concurrent_answers_are_not_mixed_up(gateway):
     questions = [recording(number) for number in range(20)]
     answers = await asyncio.gather(*(ask(gateway, audio=each) for each in questions))

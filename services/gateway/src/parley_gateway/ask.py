@@ -194,8 +194,10 @@ class Asking:
             session = await context.get_session(question.session)
             kept = conversation_config.from_json(session.config)
             config = conversation_config.merge(defaults, kept, question.config)
+            await self._check_voice(question, config)
         else:
             config = conversation_config.merge(defaults, question.config)
+            await self._check_voice(question, config)
             session = await context.create_session(
                 self._tenant,
                 config=conversation_config.to_json(question.config),
@@ -205,6 +207,11 @@ class Asking:
         prompt = await context.build_prompt(session.name, budget)
         self._latency.output(context_stage.STAGE, len(prompt.messages))
         return session, list(prompt.messages), config
+
+    async def _check_voice(self, question: Question, config: ConversationConfig) -> None:
+        """Refuses a voice that nobody has before anything is said in it."""
+        if question.speak and config.voice:
+            await self._stages.tts.get_voice(config.voice)
 
     async def _keep_question(self, session: str, asked: TurnUpdate) -> None:
         await self._stages.context.append_turn(session, asked)
