@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 from parley_evals import semantic_agreement
-from parley_evals.semantic_agreement import agreement, main
+from parley_evals.semantic_agreement import agreement, main, without_beginning
 from parley_tokenizer.seeded import write_seeded
 from parley_tokenizer.segments import SegmentPlan
 from parley_tokenizer.semantic import SemanticTokenizer
@@ -29,6 +29,16 @@ def test_one_window_over_everything_agrees_wholly_and_small_ones_do_not(folder: 
     whole = agreement(tokenizer, recordings, SegmentPlan(2.8, 0.0, 0.0))
     assert (whole.share, whole.codes) == (1.0, 63)
     assert agreement(tokenizer, recordings, SegmentPlan(0.24, 0.0, 0.0)).share < 1
+
+
+def test_without_a_cut_nothing_differs(folder: Path) -> None:
+    tokenizer = SemanticTokenizer.load(folder)
+    wave = (np.random.default_rng(1).standard_normal(64_000) * 0.1).astype(np.float32)
+    recordings = [(wave, tokenizer.encode(wave))]
+    assert without_beginning(tokenizer, recordings, 0.0) == (25, 25)
+    same, codes = without_beginning(tokenizer, recordings, 0.4)
+    assert codes == 15
+    assert same < codes
 
 
 def test_a_stream_of_another_length_is_an_error(folder: Path) -> None:

@@ -3,6 +3,8 @@
 `python -m parley_evals.semantic_agreement --weights FOLDER --audio FILE ...` prints one row for
 each segment length, left and right context, and writes them as CSV where asked. Streams go through
 the slots that serve. Both sides get the recording at the same level, so only the cut is measured.
+A second table cuts the beginning off each recording and compares codes far behind the cut, where
+context is whole again: what still differs there comes from the network's absolute positions.
 Agreement says something about weights that were trained; of random ones it tells how the network
 carries information over time, nothing about speech.
 """
@@ -30,6 +32,10 @@ BLOCK_SAMPLES = 3840
 SEGMENTS_S = (0.24, 0.48, 0.96, 1.92)
 LEFT_S = (0.0, 0.96, 1.92, 3.84, 7.68)
 RIGHT_S = (0.0, 0.2, 0.4, 0.8)
+
+CUTS_S = (0.04, 0.4, 1.92, 3.84)
+FAR_S = 3.0
+CODE_S = 0.04
 
 Wave = NDArray[np.float32]
 
@@ -81,6 +87,30 @@ def _stream(tokenizer: SemanticTokenizer, wave: Wave, plan: SegmentPlan) -> list
     return codes + slots.step([0], [wave[whole:]])[0]
 
 
+def without_beginning(
+    tokenizer: SemanticTokenizer, recordings: Sequence[tuple[Wave, list[int]]], cut_s: float
+) -> tuple[int, int]:
+    """Cuts the beginning off and compares codes more than `FAR_S` behind the cut.
+
+    Args:
+        tokenizer: the branch.
+        recordings: waves and their offline codes.
+        cut_s: what goes, a multiple of 0.04 s.
+
+    Returns:
+        Codes equal to the offline ones of the same audio, and codes compared.
+    """
+    first, far = round(cut_s / CODE_S), round(FAR_S / CODE_S)
+    same = codes = 0
+    for wave, offline in recordings:
+        late = tokenizer.encode(wave[round(cut_s * SAMPLE_RATE) :])[far:]
+        # Whole codes may round away at the end.
+        pairs = list(zip(late, offline[first + far :], strict=False))
+        same += sum(ours == theirs for ours, theirs in pairs)
+        codes += len(pairs)
+    return same, codes
+
+
 def read(source: str) -> Wave:
     """A recording at 16 kHz and the reference's level.
 
@@ -110,8 +140,20 @@ def table(rows: Sequence[Agreement], seconds: float) -> Table:
     return printed
 
 
+def position_table(
+    tokenizer: SemanticTokenizer, recordings: Sequence[tuple[Wave, list[int]]]
+) -> Table:
+    """One row a cut."""
+    printed = Table("cut off", "equal", "codes", title=f"More than {FAR_S:.0f} s behind a cut")
+    for cut in CUTS_S:
+        same, codes = without_beginning(tokenizer, recordings, cut)
+        share = f"{same / codes:.1%}" if codes else ""
+        printed.add_row(f"{cut:.2f} s", share, str(codes))
+    return printed
+
+
 def main(arguments: list[str]) -> int:
-    """Prints the table; writes the CSV where asked."""
+    """Prints the tables; writes the CSV where asked."""
     parser = argparse.ArgumentParser(prog="python -m parley_evals.semantic_agreement")
     parser.add_argument("--weights", type=Path, required=True, help="a Step-Audio-Tokenizer folder")
     parser.add_argument("--audio", nargs="+", required=True, help="files, or CASE_FOLDER:NAME")
@@ -123,7 +165,9 @@ def main(arguments: list[str]) -> int:
     plans = [SegmentPlan(*each) for each in itertools.product(SEGMENTS_S, LEFT_S, RIGHT_S)]
     rows = [agreement(tokenizer, recordings, plan) for plan in plans]
     seconds = sum(len(wave) for wave in waves) / SAMPLE_RATE
-    Console(width=None if sys.stdout.isatty() else 100).print(table(rows, seconds))
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    console.print(table(rows, seconds))
+    console.print(position_table(tokenizer, recordings))
     if chosen.csv:
         with chosen.csv.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")

@@ -57,7 +57,7 @@ def measure(decoder: Decoder) -> Table:
         decode_whole(decoder, decoder.voice(speaker), ids, SeededNoise(seed))
         for seed, (speaker, ids) in enumerate(utterances)
     ]
-    rows = Table("left", "look-ahead", "log-mel dB", "at joins dB", "level dB", "step at joins")
+    rows = Table("left", "look-ahead", "log-mel dB", "level dB", "at joins dB", "step at joins")
     takes = [
         decode_whole(decoder, decoder.voice(speaker), ids, SeededNoise(seed + UTTERANCES))
         for seed, (speaker, ids) in enumerate(utterances)
@@ -66,7 +66,7 @@ def measure(decoder: Decoder) -> Table:
         distance([take], whole, decoder.config.mel)
         for take, whole in zip(takes, wholes, strict=True)
     ]
-    _add(rows, ("whole", "another seed"), another)
+    _add(rows, ("whole", "another seed"), another, with_joins=False)
     for left, ahead in itertools.product(LEFT_GROUPS, AHEAD_GROUPS):
         settings = WindowSettings(left_context=left, look_ahead=ahead)
         distances = [
@@ -79,13 +79,18 @@ def measure(decoder: Decoder) -> Table:
     return rows
 
 
-def _add(rows: Table, names: tuple[str, str], distances: Sequence[Distance]) -> None:
+def _add(
+    rows: Table, names: tuple[str, str], distances: Sequence[Distance], *, with_joins: bool = True
+) -> None:
+    joins = [
+        f"{statistics.median(each.join_log_mel_db for each in distances):.2f}",
+        f"{statistics.median(each.join_step for each in distances):.2f}",
+    ]
     rows.add_row(
         *names,
         f"{statistics.median(each.log_mel_db for each in distances):.2f}",
-        f"{statistics.median(each.join_log_mel_db for each in distances):.2f}",
         f"{statistics.median(each.loudness_db for each in distances):+.2f}",
-        f"{statistics.median(each.join_step for each in distances):.2f}",
+        *(joins if with_joins else ["", ""]),
     )
 
 
