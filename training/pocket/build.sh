@@ -33,7 +33,7 @@ $python recogniser.py --corpus "$corpus" --tokenizer "$tokenizer" --work "$work"
     $python flow.py --corpus "$corpus" --work "$work" --speaker-model "$decoder/campplus.onnx" \
         --out "$decoder/flow.pt"
 } &
-$python chat.py text --work "$work" --steps 600
+$python chat.py text --work "$work" --steps 1500
 $python chat.py audio --corpus "$corpus" --work "$work" --steps 1500 --out "$chat"
 $python tts.py --corpus "$corpus" --tokenizer "$tokenizer" --work "$work" --out "$tts"
 wait $!
