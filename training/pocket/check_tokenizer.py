@@ -43,12 +43,8 @@ def main() -> None:
         served = serving.frontend.encode(torch.from_numpy(corpus.samples(i)))
         # The serving front end drops up to five filter bank frames at the very end.
         count = min(len(trained), len(served)) - 1
-        features_apart = max(
-            features_apart,
-            (trained - served)[:count].abs().max().item()
-            if len(trained) == len(served)
-            else (trained[:count] - served[:count]).abs().max().item(),
-        )
+        apart = (trained[:count] - served[:count]).abs().max().item()
+        features_apart = max(features_apart, apart)
         hidden = encoder(served[None], torch.tensor([len(served)]))[0]
         direct = serving.encoder.encode(served)
         rows = max(rows, (hidden - direct).abs().max().item())
@@ -64,7 +60,7 @@ def main() -> None:
     semantic = SemanticTokenizer.load(options.tokenizer)
     print("semantic network takes batches:", semantic.model.batched)
     codes_of = {i: semantic.encode(corpus.samples(i)) for i in heard.test[: options.utterances]}
-    _phones_from_codes(corpus, heard, semantic, serving, batches)
+    _phones_from_codes(corpus, heard, semantic, serving)
     agree = count = 0
     for i, whole in codes_of.items():
         slots = SemanticSlots(semantic.model, SegmentPlan(), 1, 3840)
@@ -79,13 +75,16 @@ def main() -> None:
 
 
 def _phones_from_codes(
-    corpus: Corpus, heard: SemanticBatches, semantic: SemanticTokenizer,
-    linguistic: LinguisticTokenizer, batches: LinguisticBatches,
-) -> None:  # fmt: skip
-    for name, encode, offset in (
-        ("linguistic", linguistic.encode, 0.03), ("semantic", semantic.encode, 0.0)
-    ):  # fmt: skip
-        step = 0.06 if name == "linguistic" else 0.04
+    corpus: Corpus,
+    heard: SemanticBatches,
+    semantic: SemanticTokenizer,
+    linguistic: LinguisticTokenizer,
+) -> None:
+    branches = (
+        ("linguistic", linguistic.encode, 0.0125, 0.06),
+        ("semantic", semantic.encode, 0.0, 0.04),
+    )
+    for name, encode, first, step in branches:
         table: dict[int, Counter[str]] = defaultdict(Counter)
         right = count = 0
         for train in (True, False):
@@ -93,7 +92,7 @@ def _phones_from_codes(
                 phones = corpus.utterances[i].phones
                 ends = np.array([end for _, end in phones])
                 codes = encode(corpus.samples(i))
-                middle = np.searchsorted(ends, np.arange(len(codes)) * step + offset * 0.4)
+                middle = np.searchsorted(ends, first + step * np.arange(len(codes)))
                 for code, at in zip(codes, np.minimum(middle, len(phones) - 1), strict=True):
                     if train:
                         table[code][phones[at][0]] += 1
