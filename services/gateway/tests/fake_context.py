@@ -73,6 +73,8 @@ class FakeContext(Fake, context_pb2_grpc.ContextServiceServicer):
             session = self.find(request.session)
             self.check_fence(request, request.session)
             turn = self.turns[request.session].setdefault(request.turn.turn_id, context_pb2.Turn())
+            if request.turn.function_messages:
+                turn.ClearField("function_messages")
             turn.MergeFrom(request.turn)
             if request.user_pcm:
                 turn.user_text = f"{len(request.user_pcm)} bytes"
@@ -100,6 +102,7 @@ class FakeContext(Fake, context_pb2_grpc.ContextServiceServicer):
             messages = [text(message_pb2.ROLE_SYSTEM, session.system_prompt)]
             for turn in self.turns[request.session].values():
                 messages.append(text(message_pb2.ROLE_USER, turn.user_text))
+                messages += turn.function_messages
                 messages.append(text(message_pb2.ROLE_ASSISTANT, turn.heard_text))
             return context_pb2.BuildPromptResponse(messages=messages, version=session.version)
 

@@ -85,6 +85,8 @@ def answer_to(messages) -> str:
     """The words that the fake chat says to a question."""
     part = messages[-1].parts[0]
     said = repr(list(part.audio.ids)) if part.HasField("audio") else part.text
+    if part.HasField("function_result"):
+        said = str(part.function_result.output)
     digest = hashlib.sha256(said.encode()).hexdigest()
     return " ".join(digest[4 * n : 4 * n + 4] for n in range(WORDS)) + "."
 
@@ -95,6 +97,8 @@ class FakeChat(Fake, chat_pb2_grpc.ChatServiceServicer):
     finished_at = 0.0
     repeat = 1
     refuses_prefill = False
+    talks_only = False
+    calls_at_once = 1
 
     def __post_init__(self):
         super().__post_init__()
@@ -114,10 +118,13 @@ class FakeChat(Fake, chat_pb2_grpc.ChatServiceServicer):
             self.requests.append(request)
             if fault.before:
                 await die(context)
-            if request.functions:
+            answered = request.messages[-1].role == message_pb2.ROLE_FUNCTION
+            if request.functions and not answered and not self.talks_only:
                 call = message_pb2.FunctionCall(call_id="c1", name=request.functions[0].name)
                 call.arguments["city"] = "Jena"
-                yield chat_pb2.GenerateResponse(function_call=call)
+                for number in range(self.calls_at_once):
+                    call.call_id = f"c{number}"
+                    yield chat_pb2.GenerateResponse(function_call=call)
                 yield self.end(chat_pb2.FINISH_REASON_FUNCTION_CALL)
                 return
             words = answer_to(request.messages).split(" ") * self.repeat

@@ -35,8 +35,8 @@ ENDING = {
     "unknown handle": ([setup(resumption_handle="tenants/default/x#1")], "SESSION_EXPIRED"),
     "foreign handle": ([setup(resumption_handle="tenants/acme/sessions/a#1")], "HANDLE_UNKNOWN"),
     "functions": (
-        [setup(config=pb.ConversationConfig(functions=[pb.FunctionDeclaration(name="f")]))],
-        "FUNCTIONS_UNSUPPORTED",
+        [setup(config=pb.ConversationConfig(functions=[pb.FunctionDeclaration(name="f g")]))],
+        "FUNCTION_NAME_INVALID",
     ),
     "oversized frame": (
         [

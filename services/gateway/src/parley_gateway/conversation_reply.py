@@ -7,23 +7,39 @@ Not for deciding whether the reply counts (`turns`).
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from parley.chat.v1 import message_pb2
 from parley_core.telemetry import GEN_AI_CONVERSATION_ID, PARLEY_REVISION, PARLEY_TURN, tracer
 
 from parley_gateway import config as conversation_config
 from parley_gateway.config import ConversationConfig
+from parley_gateway.functions import declared, make_call
 from parley_gateway.history import History
 from parley_gateway.latency import TurnLatency
 from parley_gateway.prompt import history_prompt
-from parley_gateway.reply import Reply, ReplyEvent, ReplyPlan, ReplyUsage
+from parley_gateway.reply import (
+    Reply,
+    ReplyAudio,
+    ReplyEvent,
+    ReplyFunctionCall,
+    ReplyPlan,
+    ReplyUsage,
+)
 from parley_gateway.settings import GatewaySettings
 from parley_gateway.stages import context as context_stage
 from parley_gateway.stages import tokenizer as tokenizer_stage
 from parley_gateway.stages.bundle import Stages
-from parley_gateway.stages.chat import speech_message, text_message
+from parley_gateway.stages.chat import (
+    ChatCall,
+    calls_message,
+    result_message,
+    speech_message,
+    text_message,
+)
 from parley_gateway.stages.context import TurnStatus, TurnUpdate, UserSpeech
+from parley_gateway.turns.calls import Call
 from parley_gateway.turns.events import ReplyKey
 from parley_gateway.utterance import Utterance
 from parley_gateway.vad import SAMPLE_RATE
@@ -42,7 +58,7 @@ class ConversationReply:
         *,
         output_rate: int,
         speech_ended: float,
-        produce: Callable[[ReplyEvent], Awaitable[None]],
+        produce: Callable[[ReplyKey, object, float], Awaitable[None]],
         on_question_kept: Callable[[ReplyKey], None],
     ) -> None:
         """Prepares the attempt.
@@ -55,7 +71,7 @@ class ConversationReply:
             history: Takes the turn.
             output_rate: Of the sound, Hz.
             speech_ended: `time.monotonic` when the user stopped speaking or wrote.
-            produce: Takes what is put out; waits for room.
+            produce: Takes what is put out, and the seconds of audio in it; waits for room.
             on_question_kept: Is told when what the user said is on its way to the history.
         """
         self.key = key
@@ -66,6 +82,8 @@ class ConversationReply:
         self._made = False
         self._question: TurnUpdate | None = None
         self._kept_complete = False
+        self._results: dict[str, asyncio.Future[Any]] = {}
+        self._exchange: list[message_pb2.Message] = []
         self._stages = stages
         self._settings = settings
         self._config = config
@@ -92,6 +110,16 @@ class ConversationReply:
         self._keep_question()
         if self._made:
             self.latency.record()
+
+    def deliver(self, call: Call, output: Any) -> None:
+        """Takes the result of a call; of one that outlived its turn, for the turns to come."""
+        waiting = self._results.pop(call.call_id)
+        if self._made:
+            made = ChatCall(call.call_id, call.name, dict(call.arguments))
+            self._exchange += [calls_message([made]), result_message(made, output)]
+            self._keep_exchange()
+        else:
+            waiting.set_result(output)
 
     def heard(self, seconds: float) -> str:
         """The text that `seconds` of the sound speak."""
@@ -164,15 +192,40 @@ class ConversationReply:
         plan = ReplyPlan(
             self.key,
             [*history, asked],
+            functions=declared(self._settings.functions, self._config),
             sampling=conversation_config.sampling(
                 self._config, self._settings.request_limits.max_output_tokens
             ),
             style=conversation_config.style(self._config),
             sample_rate=self._output_rate,
+            answer_calls=self._answer_calls,
         )
-        self._reply = Reply(plan, self._stages, self.latency, self._produce)
+        self._reply = Reply(plan, self._stages, self.latency, self._put_out)
         done = await self._reply.run()
         self.cut_off = done.cut_off
+
+    async def _put_out(self, event: ReplyEvent) -> None:
+        output: object = event
+        if isinstance(event, ReplyFunctionCall):
+            made = ChatCall(event.call_id, event.name, event.arguments)
+            output = make_call(self._settings.functions, self._config, made)
+            self._results[event.call_id] = asyncio.get_running_loop().create_future()
+        length = event.audio.duration if isinstance(event, ReplyAudio) else 0.0
+        await self._produce(self.key, output, length)
+
+    async def _answer_calls(
+        self, calls: Sequence[ChatCall], said: str
+    ) -> list[message_pb2.Message]:
+        # All have been asked for: they run side by side, and their order is that of the calls.
+        results = [(each, self._results[each.call_id]) for each in calls]
+        answers = [result_message(each, await waiting) for each, waiting in results]
+        self._exchange += [calls_message(calls), *answers]
+        self._keep_exchange()
+        return [calls_message(calls, said), *answers]
+
+    def _keep_exchange(self) -> None:
+        messages = tuple(self._exchange)
+        self._history.keep(TurnUpdate(self.key.turn_id, function_messages=messages))
 
     def _keep_question(self) -> None:
         if self.committed and self._question:

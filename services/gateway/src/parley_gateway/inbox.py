@@ -14,10 +14,9 @@ from parley_core.errors import FailedPrecondition, InvalidArgument, ParleyError
 from parley_gateway import config as conversation_config
 from parley_gateway.config import ConversationConfig
 from parley_gateway.microphone import Microphone
-from parley_gateway.opening import refuse_functions
 from parley_gateway.settings import GatewaySettings
 from parley_gateway.turns import events as ev
-from parley_gateway.wire import seconds
+from parley_gateway.wire import from_json_value, seconds
 
 Request = conversation_pb2.StreamingConverseRequest
 
@@ -74,8 +73,7 @@ class Inbox:
                 case "update_setup":
                     self._on_update(request.update_setup)
                 case "function_result":
-                    message = "no function was called"
-                    self._session.notice(InvalidArgument(message, reason="CALL_UNKNOWN"))
+                    self._on_result(request.function_result)
                 case "setup":
                     raise FailedPrecondition(
                         "the stream is set up already; use update_setup", reason="SETUP_REPEATED"
@@ -138,12 +136,24 @@ class Inbox:
                 InvalidArgument(message, field="activity.type", reason="ACTIVITY_TYPE_MISSING")
             )
 
+    def _on_result(self, told: conversation_pb2.FunctionResult) -> None:
+        match told.WhichOneof("result"):
+            case "output":
+                output = from_json_value(told.output)
+            case "error":
+                output = {"error": told.error.message or told.error.reason or "it failed"}
+            case _:
+                output = None
+        self._session.feed(ev.CallAnswered(told.call_id, output))
+
     def _on_update(self, update: conversation_pb2.UpdateSetup) -> None:
         field = "update_setup.config"
         longest = self._settings.request_limits.max_text_chars
         try:
             conversation_config.check_config(update.config, field=field, max_text_chars=longest)
-            refuse_functions(update.config, field)
+            self._settings.functions.check_names(
+                update.config.functions, field=f"{field}.functions"
+            )
             self._session.reconfigure(conversation_config.update(self._session.config, update))
         except ParleyError as error:
             self._session.notice(error)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from parley.audio.v1 import audio_pb2
 from parley.conversation.v1 import conversation_pb2
 from parley_core.audio import check_format
-from parley_core.errors import InvalidArgument, NotFound, Unimplemented
+from parley_core.errors import InvalidArgument, NotFound
 
 from parley_gateway import config as conversation_config
 from parley_gateway.config import ConversationConfig
@@ -57,7 +57,7 @@ async def open_conversation(
     """
     longest = settings.request_limits.max_text_chars
     conversation_config.check_config(setup.config, field="setup.config", max_text_chars=longest)
-    refuse_functions(setup.config, "setup.config")
+    settings.functions.check_names(setup.config.functions, field="setup.config.functions")
     rate, channels = _check_pcm(setup.input_format, "setup.input_format")
     output_rate = settings.output_sample_rate
     if setup.HasField("output_format"):
@@ -81,20 +81,6 @@ async def open_conversation(
     kept = conversation_config.from_json(session.config)
     config = conversation_config.merge(defaults, kept, setup.config)
     return Opening(session, lease, config, rate, channels, output_rate, resumed)
-
-
-def refuse_functions(config: ConversationConfig, field: str) -> None:
-    """Refuses functions, which conversations of this gateway do not call.
-
-    Raises:
-        Unimplemented: reason FUNCTIONS_UNSUPPORTED.
-    """
-    if config.functions:
-        raise Unimplemented(
-            "conversations do not call functions here; Ask does",
-            reason="FUNCTIONS_UNSUPPORTED",
-            field=f"{field}.functions",
-        )
 
 
 async def _find(

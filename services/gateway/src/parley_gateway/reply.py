@@ -3,8 +3,9 @@
 Contract: events come in the order in which a client may see them: a piece of text before the sound
 that speaks it, `ReplyDone` last. Every event carries the key of the attempt. `emit` is awaited, so
 a client that reads slowly slows the stages down. Cancelling `run` cancels all stage calls at once.
-Not for what the prompt holds, what is remembered (`ask`, `session`), or whether the reply still
-counts (`turns`).
+A reply that calls functions ends with the calls, or goes on with their results where the plan has
+them answered. Not for what the prompt holds, what is remembered (`ask`, `session`), or whether the
+reply still counts (`turns`).
 """
 
 import asyncio
@@ -21,6 +22,8 @@ from parley_gateway.stages.bundle import Stages
 from parley_gateway.stages.chat import Function, Sampling
 from parley_gateway.stages.tts import Style
 from parley_gateway.turns.events import ReplyKey
+
+_MAX_ROUNDS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,12 @@ class ReplyDone:
 ReplyEvent = ReplyText | ReplyAudio | ReplyFunctionCall | ReplyDone
 
 
+AnswerCalls = Callable[
+    [Sequence[chat_stage.ChatCall], str], Awaitable[Sequence[message_pb2.Message]]
+]
+"""Takes the calls and the text in front of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReplyPlan:
     """What to reply to, and how.
@@ -87,6 +96,8 @@ class ReplyPlan:
         key: Names the attempt.
         messages: The whole prompt; the last message is answered.
         sample_rate: Of the sound, Hz; None makes no sound.
+        answer_calls: Waits for the results of calls and makes the messages of both, for the model
+            to go on with; None ends the reply with its calls.
     """
 
     key: ReplyKey
@@ -95,6 +106,7 @@ class ReplyPlan:
     sampling: Sampling = field(default_factory=Sampling)
     style: Style = field(default_factory=Style)
     sample_rate: int | None = None
+    answer_calls: AnswerCalls | None = None
 
 
 class Reply:
@@ -111,7 +123,8 @@ class Reply:
         self._stages = stages
         self._latency = latency
         self._emit = emit
-        self._finished: chat_stage.ChatFinished | None = None
+        self._finished: list[chat_stage.ChatFinished] = []
+        self._calls: list[chat_stage.ChatCall] = []
         self._speech: Speech | None = None
         self.text = ""
         if plan.sample_rate is not None:
@@ -147,36 +160,40 @@ class Reply:
             if self._speech:
                 tasks.create_task(self._speech.run())
             await self._write()
-        if self._finished is None:
-            raise AssertionError("the chat client raises when there is no end")
-        done = ReplyDone(
-            self._plan.key, self._finished.cut_off, self.usage(), self._finished.stub_weights
-        )
+        last = self._finished[-1]
+        cut_off = last.cut_off or bool(self._calls and self._plan.answer_calls)
+        done = ReplyDone(self._plan.key, cut_off, self.usage(), last.stub_weights)
         await self._emit(done)
         return done
 
     def usage(self) -> ReplyUsage:
         """What was spent so far."""
-        chat, speech = self._finished, self._speech
+        chats, speech = self._finished, self._speech
         return ReplyUsage(
-            prompt_tokens=chat.prompt_tokens if chat else 0,
-            cached_tokens=chat.cached_tokens if chat else 0,
-            audio_tokens=chat.audio_tokens if chat else 0,
-            output_tokens=chat.output_tokens if chat else 0,
+            prompt_tokens=sum(each.prompt_tokens for each in chats),
+            cached_tokens=sum(each.cached_tokens for each in chats),
+            audio_tokens=sum(each.audio_tokens for each in chats),
+            output_tokens=sum(each.output_tokens for each in chats),
             audio_output_tokens=speech.token_count if speech else 0,
             audio_seconds=speech.seconds if speech else 0.0,
         )
 
     async def _write(self) -> None:
         plan = self._plan
+        messages = list(plan.messages)
         self._latency.started(chat_stage.STAGE)
-        await self._stages.chat.generate(
-            plan.messages,
-            self._on_chat,
-            session=plan.key.session,
-            functions=plan.functions,
-            sampling=plan.sampling,
-        )
+        for _ in range(_MAX_ROUNDS):
+            self._calls, said = [], len(self.text)
+            await self._stages.chat.generate(
+                messages,
+                self._on_chat,
+                session=plan.key.session,
+                functions=plan.functions,
+                sampling=plan.sampling,
+            )
+            if not self._calls or not plan.answer_calls:
+                break
+            messages += await plan.answer_calls(self._calls, self.text[said:])
         if self._speech:
             await self._speech.end()
 
@@ -191,9 +208,10 @@ class Reply:
                     await self._speech.say(text)
             case chat_stage.ChatCall(call_id, name, arguments):
                 self._latency.output(chat_stage.STAGE, 1)
+                self._calls.append(event)
                 await self._emit(ReplyFunctionCall(key, call_id, name, arguments))
             case chat_stage.ChatFinished():
-                self._finished = event
+                self._finished.append(event)
 
     async def _on_audio(self, audio: SpeechAudio) -> None:
         await self._emit(ReplyAudio(self._plan.key, audio))

@@ -16,7 +16,6 @@ from parley_gateway.conversation_reply import ConversationReply
 from parley_gateway.history import History
 from parley_gateway.outbox import Outbox
 from parley_gateway.rendition import Rendition
-from parley_gateway.reply import ReplyAudio, ReplyEvent
 from parley_gateway.session_metrics import SECONDS_SAVED, SPECULATIONS
 from parley_gateway.settings import GatewaySettings
 from parley_gateway.stages.bundle import Stages
@@ -140,6 +139,10 @@ class Replying:
         if told:
             self._outbox.put(told)
 
+    def caller(self, key: ReplyKey) -> ConversationReply:
+        """The reply that the client knows by this key."""
+        return self._find(key).reply
+
     def interrupt(self, effect: fx.TellInterruption) -> None:
         """Tells that a reply is cut off, before anything of it that has not left."""
         self._outbox.drop(effect.key.response_id)
@@ -188,10 +191,9 @@ class Replying:
             if reply.committed:
                 del self._making[reply.key]
 
-    async def _produce(self, event: ReplyEvent) -> None:
-        while self._backlog(event.key) >= self._settings.turns.max_kept_back_s:
+    async def _produce(self, key: ReplyKey, output: object, seconds: float) -> None:
+        while self._backlog(key) >= self._settings.turns.max_kept_back_s:
             self._moved.clear()
             await self._moved.wait()
         await self._outbox.room()
-        length = event.audio.duration if isinstance(event, ReplyAudio) else 0.0
-        self._feed(ev.ReplyProduced(event.key, event, length))
+        self._feed(ev.ReplyProduced(key, output, seconds))

@@ -1,5 +1,7 @@
 """The messages that a conversation sends, by what they tell."""
 
+from collections.abc import Sequence
+
 from parley.conversation.v1 import conversation_pb2
 
 from parley_gateway import messages
@@ -9,9 +11,10 @@ from parley_gateway.reply import ReplyUsage
 from parley_gateway.settings import GatewaySettings
 from parley_gateway.speech import SpeechAudio
 from parley_gateway.turns import effects as fx
+from parley_gateway.turns.calls import Call
 from parley_gateway.turns.events import ReplyKey
 from parley_gateway.turns.problem import Problem
-from parley_gateway.wire import duration, timestamp
+from parley_gateway.wire import duration, struct, timestamp
 
 Response = conversation_pb2.StreamingConverseResponse
 
@@ -43,7 +46,7 @@ def setup_complete(
         speculation=not config.turn_policy.no_speculation,
         interruption=not config.turn_policy.no_interruption,
         resumption=True,
-        functions=False,
+        functions=True,
         audio_output_model=False,
         user_transcripts=True,
         max_utterance=duration(limits.max_utterance_s),
@@ -95,6 +98,20 @@ def text(key: ReplyKey, delta: str) -> Response:
 def audio(key: ReplyKey, piece: SpeechAudio) -> Response:
     """A piece of a reply's sound."""
     return _of(key, Response(audio=messages.audio_output(piece)))
+
+
+def function_call(key: ReplyKey, call: Call) -> Response:
+    """A function of the client's is called."""
+    told = conversation_pb2.FunctionCall(
+        call_id=call.call_id, name=call.name, arguments=struct(call.arguments)
+    )
+    return _of(key, Response(function_call=told))
+
+
+def function_call_cancellation(key: ReplyKey, call_ids: Sequence[str]) -> Response:
+    """Results that are not wanted any more."""
+    told = conversation_pb2.FunctionCallCancellation(call_ids=call_ids)
+    return _of(key, Response(function_call_cancellation=told))
 
 
 def interruption(effect: fx.TellInterruption, heard_text: str) -> Response:

@@ -21,7 +21,9 @@ from parley_core.logging import get_logger
 
 from parley_gateway import config as conversation_config
 from parley_gateway import messages, responses
+from parley_gateway.calling import Calling
 from parley_gateway.config import ConversationConfig
+from parley_gateway.functions import declared
 from parley_gateway.history import History
 from parley_gateway.inbox import Inbox
 from parley_gateway.listening import Listening
@@ -88,6 +90,7 @@ class SessionRunner:
         rules = conversation_config.turn_rules(self.config, settings, self._end_of_turn)
         self._controller = TurnController(session, turn_prefix, rules)
         self._listening = Listening(stages, settings, microphone, self.feed, self._prefill)
+        self._calling = Calling(settings.functions, self._outbox, self.feed)
         self._replying = Replying(
             stages,
             settings,
@@ -220,6 +223,12 @@ class SessionRunner:
             case fx.ResumeReply():
                 FALSE_ALARMS.inc()
                 replying.resume(effect)
+            case fx.RequestCall(key):
+                self._calling.request(self._tasks, effect, replying.caller(key))
+            case fx.CancelCalls():
+                self._calling.cancel(effect)
+            case fx.DeliverResult():
+                self._calling.deliver(effect)
             case fx.TellInterruption():
                 replying.interrupt(effect)
             case fx.CompleteResponse():
@@ -239,7 +248,7 @@ class SessionRunner:
             utterance,
             lambda: history_prompt(self._stages, self._settings, config, self._history, session),
             session=session,
-            functions=conversation_config.functions(config),
+            functions=declared(self._settings.functions, config),
         )
 
     def _expect_transcript(self, key: ReplyKey) -> None:

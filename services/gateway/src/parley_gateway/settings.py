@@ -6,6 +6,7 @@ from parley_core.settings import ClientSettings, ServiceSettings, SettingsSectio
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from parley_gateway.function_settings import FunctionSettings
 from parley_gateway.turns.end_of_turn import Eagerness
 from parley_gateway.turns.rules import SpeculationRules
 from parley_gateway.vad import VadThresholds
@@ -128,6 +129,7 @@ class GatewaySettings(ServiceSettings):
     vad: VadSettings = VadSettings()
     turns: TurnSettings = TurnSettings()
     sessions: SessionSettings = SessionSettings()
+    functions: FunctionSettings = FunctionSettings()
     http: HttpSettings = HttpSettings()
     system_prompt: str = Field(DEFAULT_SYSTEM_PROMPT, description="Where no persona is given.")
     output_sample_rate: int = Field(22_050, ge=8_000, le=192_000, description="Of speech, Hz.")

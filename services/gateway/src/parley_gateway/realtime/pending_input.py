@@ -103,7 +103,7 @@ class PendingInput:
             Whether it was still here.
         """
         kinds = (self._speech, self._texts, self._results)
-        return any(each.pop(item_id, None) is not None for each in kinds)  # type: ignore[attr-defined]
+        return any(each.pop(item_id, None) is not None for each in kinds)
 
     def take(self) -> tuple[list[Request], list[str]]:
         """Empties it.
@@ -122,7 +122,7 @@ class PendingInput:
             requests += audio_requests(b"".join(self._speech.values()))
             requests.append(_activity(conversation_pb2.ACTIVITY_TYPE_END))
         for each in (self._results, self._texts, self._speech):
-            each.clear()  # type: ignore[attr-defined]
+            each.clear()
         return requests, items
 
     def _refuse_mixture(self, mixed: bool) -> None:

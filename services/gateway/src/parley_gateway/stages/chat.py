@@ -14,6 +14,7 @@ from parley.audio.v1 import audio_pb2
 from parley.chat.v1 import chat_pb2, chat_pb2_grpc, message_pb2
 from parley_core.errors import Internal, ResourceExhausted
 
+from parley_gateway.names import new_id
 from parley_gateway.stages.call import server_stream, unary
 from parley_gateway.stages.load import QueueLoad
 from parley_gateway.wire import from_struct, json_value, seconds, struct
@@ -114,7 +115,9 @@ class ChatStage:
                     await handle(ChatText(response.text_delta))
                 case "function_call":
                     call = response.function_call
-                    await handle(ChatCall(call.call_id, call.name, from_struct(call.arguments)))
+                    # The stage numbers the calls of one reply; a session holds many.
+                    call_id = new_id(call.call_id + "-")
+                    await handle(ChatCall(call_id, call.name, from_struct(call.arguments)))
                 case "finished":
                     ended = True
                     waited = seconds(response.finished.usage.queue_time)

@@ -61,11 +61,13 @@ class TurnUpdate:
 
     Attributes:
         heard_text: The reply as heard.
+        function_messages: Calls and their results, all of the turn so far.
     """
 
     turn_id: str
     user_text: str = ""
     speech: UserSpeech | None = None
+    function_messages: tuple[message_pb2.Message, ...] = ()
     generated_text: str = ""
     heard_text: str = ""
     status: TurnStatus = TurnStatus.OPEN
@@ -200,6 +202,7 @@ class ContextStage:
             user_text=turn.user_text,
             generated_text=turn.generated_text,
             heard_text=turn.heard_text,
+            function_messages=turn.function_messages,
             status=context_pb2.TurnStatus.ValueType(turn.status.value),
         )
         if speech:

@@ -200,6 +200,9 @@ class Replies:
         answered = self.calls.close(call_id)
         if answered:
             self._do(fx.DeliverResult(answered.key, answered.call, output))
+            if not self.attempt(answered.key):
+                # It goes into the history, which is not what the early attempt was made from.
+                self.discard()
         return answered is not None
 
     def expire(self, now: float) -> None:
