@@ -222,6 +222,7 @@ $("mic").addEventListener("click", talk);
 $("composer").addEventListener("submit", write);
 $("stop").addEventListener("click", () => link.send("response.cancel"));
 $("key").value = sessionStorage.getItem("parley-key") ?? "";
+$("key-form").addEventListener("submit", (event) => event.preventDefault());
 $("key").addEventListener("change", () => {
   sessionStorage.setItem("parley-key", $("key").value);
   learnAgain();
