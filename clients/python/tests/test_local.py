@@ -8,7 +8,7 @@ import types
 import pytest
 from parley_client.local import launch, logs, preflight, weights
 from parley_client.local.errors import LocalError
-from parley_client.local.services import NAMES, Ports, plan_services, plan_triton
+from parley_client.local.services import NAMES, PAGE, Ports, plan_services, plan_triton
 from parley_client.local.state import StateFolder
 
 pytestmark = pytest.mark.unit
@@ -139,7 +139,7 @@ def test_a_redis_that_is_not_there_is_told_without_its_password(url, reason):
 
 
 def test_every_service_is_told_its_own_ports_and_the_gateway_all_addresses(tmp_path):
-    ports = {name: Ports(1000 + index, 2000 + index) for index, name in enumerate(NAMES)}
+    ports = {name: Ports(1000 + index, 2000 + index) for index, name in enumerate((*NAMES, PAGE))}
     planned = plan_services(
         python="python",
         lm_python="vllm-python",
@@ -157,6 +157,8 @@ def test_every_service_is_told_its_own_ports_and_the_gateway_all_addresses(tmp_p
     gateway = by_name["gateway"].env
     assert gateway["PARLEY_GATEWAY_STAGES__CHAT__ADDRESS"] == "127.0.0.1:1001"
     assert gateway["PARLEY_GATEWAY_STAGES__CONTEXT__ADDRESS"] == "127.0.0.1:1004"
+    assert gateway["PARLEY_GATEWAY_HTTP__PORT"] == str(ports[PAGE].rpc)
+    assert gateway["PARLEY_GATEWAY_HTTP__ENABLED"] == "true"
 
 
 @pytest.mark.parametrize("named", [None, "/nowhere/python"])
@@ -203,7 +205,7 @@ def test_a_triton_on_the_path_needs_no_package(monkeypatch):
 
 
 def test_the_vocoder_is_told_of_the_triton_that_is_planned(tmp_path):
-    ports = {name: Ports(1000 + index, 2000 + index) for index, name in enumerate(NAMES)}
+    ports = {name: Ports(1000 + index, 2000 + index) for index, name in enumerate((*NAMES, PAGE))}
     triton = plan_triton(
         python="python",
         ports=Ports(3000, 3001),

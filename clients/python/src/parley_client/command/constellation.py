@@ -80,7 +80,7 @@ def up(
         # Nothing is left behind by an `up` that failed or was interrupted.
         constellation.stop(folder)
         raise
-    out.print(f"Up: gateway at [bold]{plan.address}[/]")
+    out.print(f"Up: gateway at [bold]{plan.address}[/], page at [bold]{plan.page}[/]")
     err.print(
         "Try `parley say 'Hello.' -o hello.wav`. `parley status` tells the rest, "
         "`parley down` ends it."
@@ -119,6 +119,7 @@ def status(state: StateOption = DEFAULT_STATE, as_json: JsonOption = False) -> i
                 "running": running,
                 "serving": running and all(each.serving for each in healths.values()),
                 "address": found.address,
+                "page": found.page,
                 "state": str(folder.root),
                 "weights": found.weights,
                 "redis": found.redis,
@@ -130,7 +131,8 @@ def status(state: StateOption = DEFAULT_STATE, as_json: JsonOption = False) -> i
         if not running:
             err.print("The supervisor has ended; `parley down` clears what it left.", style="red")
         out.print(_table(healths))
-        out.print(f"gateway {found.address}   weights {found.weights}   state {folder.root}")
+        out.print(f"gateway {found.address}   page {found.page}")
+        out.print(f"weights {found.weights}   state {folder.root}")
     return 0 if running and all(each.serving for each in healths.values()) else EXIT_LOCAL
 
 
@@ -174,7 +176,7 @@ def _already_up(state: Any) -> int:
 
     healths = run(constellation.observe(state))
     bad = [name for name, each in healths.items() if not each.serving]
-    out.print(f"Already up: gateway at [bold]{state.address}[/]")
+    out.print(f"Already up: gateway at [bold]{state.address}[/], page at [bold]{state.page}[/]")
     if bad:
         err.print(
             f"Not serving: {', '.join(bad)}. See `parley logs {bad[0]}`; "
@@ -233,9 +235,9 @@ def _service_json(health: Any) -> dict[str, Any]:
 
 
 def _ports(given: list[str]) -> dict[str, int]:
-    from parley_client.local.services import NAMES, REDIS, TRITON
+    from parley_client.local.services import NAMES, PAGE, REDIS, TRITON
 
-    known = (*NAMES, REDIS, TRITON)
+    known = (*NAMES, PAGE, REDIS, TRITON)
     ports = {}
     for each in given:
         name, _, number = each.partition("=")

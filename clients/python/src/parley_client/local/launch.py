@@ -14,6 +14,7 @@ from parley_client.local.services import (
     GATEWAY,
     HOST,
     NAMES,
+    PAGE,
     REDIS,
     SERVICES,
     TRITON,
@@ -72,7 +73,7 @@ def prepare(folder: StateFolder, request: Request, report: weights.Report) -> Pl
     root = _weights(folder, request, report)
     preflight.check_memory(root, request.engine)
     wanted = _wanted_ports(request.ports)
-    names = (*NAMES, *([REDIS] if binary else []), *([TRITON, TRITON_HTTP] if triton else []))
+    names = (*NAMES, PAGE, *([REDIS] if binary else []), *([TRITON, TRITON_HTTP] if triton else []))
     ports = preflight.allot_ports(wanted, names=names)
     planned = []
     if binary:
@@ -107,6 +108,7 @@ def prepare(folder: StateFolder, request: Request, report: weights.Report) -> Pl
     return Plan(
         services=tuple(planned),
         address=f"{HOST}:{ports[GATEWAY].rpc}",
+        page=f"http://{HOST}:{ports[PAGE].rpc}/",
         weights=str(root),
         redis=preflight.without_credentials(redis_url),
         stop_grace_s=_VLLM_STOP_GRACE_S if vllm else Plan.stop_grace_s,
@@ -129,4 +131,7 @@ def _wanted_ports(given: Mapping[str, int]) -> dict[str, int]:
         text = os.environ.get(f"{service.env_prefix}PORT", "")
         if text.isdecimal():
             wanted[service.name] = int(text)
+    page = os.environ.get("PARLEY_GATEWAY_HTTP__PORT", "")
+    if page.isdecimal():
+        wanted[PAGE] = int(page)
     return wanted | dict(given)

@@ -39,6 +39,7 @@ class Plan:
         address: ``host:port`` of the gateway.
         weights: folder of the weights.
         redis: URL of Redis, without credentials.
+        page: URL of the browser page.
         stop_grace_s: seconds between SIGTERM and SIGKILL at the end.
     """
 
@@ -46,6 +47,7 @@ class Plan:
     address: str
     weights: str
     redis: str
+    page: str = ""
     stop_grace_s: float = 10.0
 
     def write(self, path: Path) -> None:

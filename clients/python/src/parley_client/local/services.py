@@ -15,6 +15,8 @@ HOST = "127.0.0.1"
 REDIS = "redis"
 TRITON = "triton"
 TRITON_HTTP = "triton-http"
+PAGE = "page"
+"""The gateway's HTTP port: the browser page and the Realtime endpoint."""
 """Triton listens on a port more than a service."""
 GATEWAY = "gateway"
 
@@ -82,7 +84,7 @@ def plan_services(
     Args:
         python: interpreter that has the services installed.
         lm_python: interpreter that has the language model services and their engine.
-        ports: by name of service.
+        ports: by name of service, `PAGE` among them.
         weights: root of the weights.
         redis_url: URL of Redis, credentials included.
         engine: engine of the language models; None: their default.
@@ -111,7 +113,8 @@ def plan_services(
             f"STAGES__{each.stage.upper()}__ADDRESS": f"{HOST}:{ports[each.name].rpc}"
             for each in SERVICES
             if each.stage
-        },
+        }
+        | {"HTTP__ENABLED": "true", "HTTP__HOST": HOST, "HTTP__PORT": str(ports[PAGE].rpc)},
     }
     return [
         PlannedService(

@@ -93,6 +93,7 @@ class State:
         address: ``host:port`` of the gateway.
         weights: folder of the weights.
         redis: URL of Redis, without credentials.
+        page: URL of the browser page.
         services: by name, in order of their start.
         version: of this file's form.
     """
@@ -101,6 +102,7 @@ class State:
     address: str
     weights: str
     redis: str
+    page: str = ""
     services: dict[str, ServiceState] = field(default_factory=dict)
     version: int = VERSION
 

@@ -59,7 +59,11 @@ class Supervisor:
         own = Process.of(os.getpid())
         assert own is not None
         self.state = State(
-            supervisor=own, address=plan.address, weights=plan.weights, redis=plan.redis
+            supervisor=own,
+            address=plan.address,
+            weights=plan.weights,
+            redis=plan.redis,
+            page=plan.page,
         )
         for each in plan.services:
             self.state.services[each.name] = ServiceState(
