@@ -102,7 +102,7 @@ async def test_a_spoken_turn_ends_by_silence_and_its_answer_is_heard_and_kept(cl
     assert talk.audio_s() == pytest.approx(tokens * 0.12 / 5, abs=0.1)
     latency = done.message.latency
     assert {each.stage for each in latency.stages} >= {"tokenizer", "chat", "tts", "vocoder"}
-    # A reply begun at the pause may be ready when the turn ends: its first sound then takes no time.
+    # A reply begun at the pause may be ready when the turn ends: it then sounds at once.
     gap, first_audio = latency.gap.ToNanoseconds(), latency.time_to_first_audio.ToNanoseconds()
     assert gap > 0
     assert gap >= first_audio >= 0
