@@ -103,6 +103,7 @@ class FakeChat(Fake, chat_pb2_grpc.ChatServiceServicer):
     def __post_init__(self):
         super().__post_init__()
         self.requests = deque(maxlen=64)
+        self.finished = asyncio.Event()
         self.prefills = []
         self.prefilled = asyncio.Event()
 
@@ -134,6 +135,7 @@ class FakeChat(Fake, chat_pb2_grpc.ChatServiceServicer):
                     await die(context)
                 await self.gate.wait()
             self.finished_at = time.monotonic()
+            self.finished.set()
             yield self.end(chat_pb2.FINISH_REASON_STOP)
 
     def end(self, reason):

@@ -6,9 +6,13 @@ from contextlib import AsyncExitStack
 import pytest
 from gateway_fakes import WORDS, fake_stages, text
 from gateway_harness import settings_for
+from gateway_talk import setup
 from parley.chat.v1 import message_pb2
+from parley.conversation.v1 import conversation_pb2 as pb
 from parley_gateway.latency import TurnLatency
+from parley_gateway.opening import open_conversation
 from parley_gateway.reply import Reply, ReplyAudio, ReplyPlan, ReplyText
+from parley_gateway.session import SessionRunner
 from parley_gateway.stages.bundle import missing_stages, open_stages
 from parley_gateway.turns.events import ReplyKey
 
@@ -52,3 +56,38 @@ async def test_stages_that_are_not_there_are_named():
         dead = targets.tts.model_copy(update={"address": "127.0.0.1:1"})
         stages = await open_stages(targets.model_copy(update={"tts": dead}), closing)
         assert await missing_stages(stages, 0.5) == ["tts"]
+
+
+async def test_a_conversation_whose_client_takes_nothing_is_not_written_ahead_for(gateway):
+    fakes = gateway.stages
+    fakes.chat.repeat = 30
+    opening = await open_conversation(
+        setup().setup, gateway.clients, gateway.settings, tenant="default"
+    )
+    reading, left, completed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def write(response):
+        match response.WhichOneof("event"):
+            case "audio":
+                await reading.wait()
+            case "response_completed":
+                completed.set()
+
+    async def requests():
+        yield pb.StreamingConverseRequest(text=pb.TextInput(text="hello"))
+        await left.wait()
+
+    runner = SessionRunner(opening, gateway.clients, gateway.settings, None, write, turn_prefix="t")
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(runner.run(requests()))
+        # So few words fit into the buffers between: the stage is through, the session is not.
+        await fakes.chat.finished.wait()
+        before = -1
+        while len(runner._outbox._waiting) > before:
+            before = len(runner._outbox._waiting)
+            await asyncio.sleep(0.2)
+        assert 8 < before < 32
+        reading.set()
+        async with asyncio.timeout(10):
+            await completed.wait()
+        running.cancel()

@@ -64,7 +64,6 @@ class History:
         *,
         config: dict[str, object] | None = None,
         system_prompt: str | None = None,
-        last_sequence: int | None = None,
     ) -> None:
         """Replaces what is given of the session."""
         self._waiting.put_nowait(
@@ -73,7 +72,6 @@ class History:
                 fence=self._fence,
                 config=config,
                 system_prompt=system_prompt,
-                last_sequence=last_sequence,
             )
         )
 

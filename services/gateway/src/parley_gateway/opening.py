@@ -15,6 +15,7 @@ from parley_core.errors import InvalidArgument, NotFound
 from parley_gateway import config as conversation_config
 from parley_gateway.config import ConversationConfig
 from parley_gateway.names import check_session_name, new_id
+from parley_gateway.sequences import Reserved, reserve
 from parley_gateway.settings import GatewaySettings
 from parley_gateway.stages.bundle import Stages
 from parley_gateway.stages.context import ContextStage, SessionLease, StoredSession
@@ -32,6 +33,7 @@ class Opening:
         channels: Of the user's audio.
         output_rate: Of the replies' sound, Hz.
         resumed: It goes on from an earlier stream.
+        sequences: Numbers that its messages may have.
     """
 
     session: StoredSession
@@ -41,6 +43,7 @@ class Opening:
     channels: int
     output_rate: int
     resumed: bool
+    sequences: Reserved
 
 
 async def open_conversation(
@@ -74,13 +77,14 @@ async def open_conversation(
     lease = await context.acquire_lease(
         session.name, owner, settings.sessions.lease_ttl_s, take_over=resumed
     )
-    if resumed:
+    if setup.WhichOneof("target"):
         # The stream before may have sent until its lease was taken: only now its count is final.
         session = await context.get_session(session.name)
+    sequences = await reserve(context, session, lease.fence)
     defaults = conversation_config.default_config(settings)
     kept = conversation_config.from_json(session.config)
     config = conversation_config.merge(defaults, kept, setup.config)
-    return Opening(session, lease, config, rate, channels, output_rate, resumed)
+    return Opening(session, lease, config, rate, channels, output_rate, resumed, sequences)
 
 
 async def _find(

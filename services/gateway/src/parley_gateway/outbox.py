@@ -2,9 +2,11 @@
 
 Contract: `put` never waits, so an interruption is never stuck behind sound; who makes much waits
 for `room` first. Numbers are given when a message leaves: what was dropped before leaves no gap.
+Messages wait when the numbers that were allowed are used up.
 """
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
 
@@ -25,6 +27,7 @@ class Outbox:
         write: Callable[[Response], Awaitable[None]],
         clock: Callable[[], float],
         last_sequence: int = 0,
+        limit: int = sys.maxsize,
     ) -> None:
         """Begins empty.
 
@@ -32,8 +35,11 @@ class Outbox:
             write: Sends a message.
             clock: Seconds since the start of the stream.
             last_sequence: Number of the session's last message.
+            limit: Last number that may be given.
         """
         self.last_sequence = last_sequence
+        self._limit = limit
+        self._used = asyncio.Event()
         self._write = write
         self._clock = clock
         self._waiting: deque[Response] = deque()
@@ -51,6 +57,17 @@ class Outbox:
         self._empty.clear()
         if len(self._waiting) >= _DEPTH:
             self._room.clear()
+
+    def allow(self, limit: int) -> None:
+        """Lets numbers up to `limit` be given."""
+        self._limit = limit
+        self._news.set()
+
+    async def running_low(self, left: int) -> None:
+        """Waits until `left` numbers or fewer may still be given."""
+        while self._limit - self.last_sequence > left:
+            self._used.clear()
+            await self._used.wait()
 
     def hold(self, response_id: str) -> None:
         """Keeps text and sound of a response back; other messages pass them."""
@@ -90,6 +107,7 @@ class Outbox:
                 if len(self._waiting) < _DEPTH:
                     self._room.set()
                 self.last_sequence += 1
+                self._used.set()
                 response.sequence = self.last_sequence
                 response.session_offset.CopyFrom(duration(self._clock()))
                 await self._write(response)
@@ -97,6 +115,8 @@ class Outbox:
                 self._empty.set()
 
     def _next(self) -> Response | None:
+        if self.last_sequence >= self._limit:
+            return None
         for place, response in enumerate(self._waiting):
             if response.response_id not in self._held or not _is_output(response):
                 del self._waiting[place]

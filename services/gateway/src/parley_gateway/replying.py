@@ -160,7 +160,6 @@ class Replying:
         rendition = self._find(effect.key)
         heard = None if effect.heard is None else rendition.start + effect.heard
         rendition.reply.keep(_STATUSES[effect.status], heard)
-        self._history.update_session(last_sequence=self._outbox.last_sequence)
 
     def break_off(self, heard: float) -> None:
         """Writes down the reply that is being given as cancelled after `heard` seconds."""

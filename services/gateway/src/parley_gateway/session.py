@@ -33,6 +33,7 @@ from parley_gateway.outbox import Outbox
 from parley_gateway.prefill import prefill_utterance
 from parley_gateway.prompt import history_prompt
 from parley_gateway.replying import Replying
+from parley_gateway.sequences import closing_config, keep_ahead
 from parley_gateway.session_metrics import FALSE_ALARMS, STALE_DROPPED, STREAMS
 from parley_gateway.settings import GatewaySettings
 from parley_gateway.stages.bundle import Stages
@@ -84,7 +85,8 @@ class SessionRunner:
         self.config = opening.config
         self._began_at = time.monotonic()
         session, fence = opening.session.name, opening.lease.fence
-        self._outbox = Outbox(write, self._elapsed, opening.session.last_sequence)
+        self._outbox = Outbox(write, self._elapsed, opening.sequences.last, opening.sequences.limit)
+        self._stored_config = opening.sequences.config
         self._history = History(stages.context, session, fence, self._on_history_lost)
         self._end_of_turn = conversation_config.end_of_turn(self.config, settings)
         rules = conversation_config.turn_rules(self.config, settings, self._end_of_turn)
@@ -131,6 +133,7 @@ class SessionRunner:
                     self._tasks.create_task(self._outbox.run())
                     self._tasks.create_task(self._history.run())
                     self._tasks.create_task(self._keep_lease())
+                    self._tasks.create_task(self._keep_sequences_ahead())
                     self._tasks.create_task(self._keep_time())
                     self._tasks.create_task(self._grow_old())
                     self._tasks.create_task(inbox.run(requests))
@@ -166,9 +169,8 @@ class SessionRunner:
         self._controller.rules = conversation_config.turn_rules(
             config, self._settings, self._end_of_turn
         )
-        self._history.update_session(
-            config=conversation_config.to_json(config), system_prompt=config.system_prompt
-        )
+        self._stored_config = conversation_config.to_json(config)
+        self._history.update_session(config=self._stored_config, system_prompt=config.system_prompt)
         self.feed(ev.BasisChanged())
 
     # What is decided
@@ -296,6 +298,11 @@ class SessionRunner:
                 # While the stage is gone nobody else can take the lease either.
                 _log.warning("lease_not_renewed", reason=error.reason)
 
+    async def _keep_sequences_ahead(self) -> None:
+        name, fence = self._opening.session.name, self._opening.lease.fence
+        limit = self._opening.sequences.limit
+        await keep_ahead(self._stages.context, name, fence, self._outbox, limit)
+
     async def _grow_old(self) -> None:
         await asyncio.sleep(self._settings.request_limits.max_stream_age_s)
         self.leave("the stream is too old")
@@ -311,7 +318,8 @@ class SessionRunner:
         call_context.set_remaining(None)
         if self._controller.replying:
             self._replying.break_off(self._controller.heard(time.monotonic()))
-        self._history.update_session(last_sequence=self._outbox.last_sequence)
+        last = self._outbox.last_sequence
+        self._history.update_session(config=closing_config(self._stored_config, last))
         try:
             async with asyncio.timeout(_CLEAN_UP_S):
                 await self._history.finish()
