@@ -53,9 +53,9 @@ types: setup ## mypy alone
 proto: setup ## Regenerate libs/parley-protos from protos/
 	@scripts/proto.sh
 
-$(buf): package-lock.json
+$(buf): package.json
 	@command -v npm >/dev/null || { echo "buf comes from npm: install Node.js 20 and npm first" >&2; exit 1; }
-	@npm ci --no-audit --no-fund --silent && touch $@
+	@npm install --no-package-lock --no-audit --no-fund --silent && touch $@
 
 buf-lint: $(buf) ## Lint the contracts
 	@cd protos && ../$(buf) lint && ../$(buf) format --diff --exit-code
