@@ -1,6 +1,7 @@
 """The stock OpenAI SDK holds conversations with a live gateway in front of fake stages."""
 
 import base64
+import json
 
 import numpy as np
 import pytest
@@ -173,3 +174,35 @@ async def test_speech_can_be_an_item(gateway, address):
         assert (await caller.until("response.done")).response.status == "completed"
         await caller.connection.conversation.item.retrieve(item_id="mine")
         assert (await caller.until("conversation.item.retrieved")).item.id == "mine"
+
+
+async def test_the_model_calls_functions_and_answers_with_their_results(gateway, address):
+    gateway.stages.chat.calls_at_once = 2
+    weather = {
+        "type": "function",
+        "name": "weather",
+        "description": "Tells the weather.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    }
+    async with connected(address) as caller:
+        session = await caller.update(tools=[weather])
+        assert session.tools[0].name == "weather"
+        await caller.write("what is the weather in Jena?")
+        calls = [
+            await caller.until("response.function_call_arguments.done"),
+            await caller.until("response.function_call_arguments.done"),
+        ]
+        await caller.until("response.done")
+        for call in calls:
+            assert json.loads(call.arguments) == {"city": "Jena"}
+            item = {"type": "function_call_output", "call_id": call.call_id, "output": '{"c": 21}'}
+            await caller.connection.conversation.item.create(item=item)
+        await caller.connection.response.create()
+        done = (await caller.until("response.done")).response
+    assert len({call.call_id for call in calls}) == 2
+    responses = [each.response.id for each in caller.of("response.done")]
+    assert len(set(responses)) == len(responses) == 3
+    assert done.output[0].content[0].transcript
+    assert "error" not in caller.kinds()
+    last = gateway.stages.chat.requests[-1].messages[-1].parts[0]
+    assert "21" in str(last.function_result)

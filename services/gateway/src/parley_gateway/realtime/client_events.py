@@ -295,7 +295,7 @@ def _malformed(event: Any, error: ValidationError) -> MalformedEvent:
     names = [str(each) for each in first["loc"][1:]]
     path = ".".join(each for each in names if each not in _BRANCHES)
     kind = first["type"]
-    if kind == "union_tag_not_found":
+    if not isinstance(event, dict) or kind == "union_tag_not_found":
         malformed = MalformedEvent("an event is an object with a type", reason="INVALID_EVENT")
     elif kind == "union_tag_invalid":
         told = str(event.get("type"))[:64]
