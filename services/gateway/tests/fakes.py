@@ -98,6 +98,7 @@ class FakeChat(Fake, chat_pb2_grpc.ChatServiceServicer):
     repeat = 1
     refuses_prefill = False
     talks_only = False
+    judgement = "finished"
     calls_at_once = 1
 
     def __post_init__(self):
@@ -105,6 +106,7 @@ class FakeChat(Fake, chat_pb2_grpc.ChatServiceServicer):
         self.requests = deque(maxlen=64)
         self.finished = asyncio.Event()
         self.prefills = []
+        self.judged = []
         self.prefilled = asyncio.Event()
 
     async def Prefill(self, request, context):
@@ -119,6 +121,12 @@ class FakeChat(Fake, chat_pb2_grpc.ChatServiceServicer):
             self.requests.append(request)
             if fault.before:
                 await die(context)
+            if "finished sentence" in request.messages[-1].parts[-1].text:
+                self.requests.pop()
+                self.judged.append(request)
+                yield chat_pb2.GenerateResponse(text_delta=self.judgement)
+                yield self.end(chat_pb2.FINISH_REASON_STOP)
+                return
             answered = request.messages[-1].role == message_pb2.ROLE_FUNCTION
             if request.functions and not answered and not self.talks_only:
                 call = message_pb2.FunctionCall(call_id="c1", name=request.functions[0].name)

@@ -19,6 +19,7 @@ from parley_gateway.turns.end_of_turn import (
     AdaptivePolicy,
     Eagerness,
     EndOfTurnPolicy,
+    SemanticPolicy,
     SilencePolicy,
 )
 from parley_gateway.turns.rules import TurnRules
@@ -178,7 +179,8 @@ def end_of_turn(config: ConversationConfig, settings: GatewaySettings) -> EndOfT
         return SilencePolicy(seconds(policy.end_of_turn_silence))
     eagerness = _EAGERNESS.get(policy.eagerness, settings.turns.eagerness)
     if eagerness is Eagerness.AUTO:
-        return AdaptivePolicy()
+        adaptive = AdaptivePolicy()
+        return SemanticPolicy(adaptive) if settings.turns.semantic_end_of_turn else adaptive
     return SilencePolicy(END_OF_TURN_SILENCE[eagerness])
 
 

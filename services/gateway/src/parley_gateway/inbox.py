@@ -100,7 +100,7 @@ class Inbox:
                     self._session.feed(ev.SpeechStarted(edge.offset))
                 else:
                     silence = self._microphone.offset - edge.offset
-                    self._session.feed(ev.SpeechStopped(edge.offset, silence))
+                    self._session.feed(ev.SpeechStopped(edge.offset, silence, edge.probability))
         elif not audio.end_of_stream:
             self._session.notice(
                 InvalidArgument(

@@ -33,6 +33,7 @@ class Listening:
         microphone: Microphone,
         feed: Callable[[ev.Event], None],
         prefill: Callable[[Utterance], Coroutine[Any, Any, None]],
+        judge: Callable[[Utterance], Coroutine[Any, Any, float | None]],
     ) -> None:
         """Begins without an utterance.
 
@@ -42,12 +43,14 @@ class Listening:
             microphone: Of the stream.
             feed: Tells the controller.
             prefill: Computes the prompt of an utterance while it grows.
+            judge: Tells how likely an utterance is finished by its words.
         """
         self._stages = stages
         self._settings = settings
         self._microphone = microphone
         self._feed = feed
         self._prefill = prefill
+        self._judge = judge
         self._running: asyncio.Task[None] | None = None
         self._prefilling: asyncio.Task[None] | None = None
         self.utterance: Utterance | None = None
@@ -91,6 +94,21 @@ class Listening:
         """Finds out whether the utterance holds words."""
         if self.utterance:
             tasks.create_task(self._recognize(turn_id, self.utterance.pcm))
+
+    def score(self, tasks: asyncio.TaskGroup, turn_id: str) -> None:
+        """Judges whether the utterance is finished by its words."""
+        if self.utterance:
+            tasks.create_task(self._score(turn_id, self.utterance))
+
+    async def _score(self, turn_id: str, utterance: Utterance) -> None:
+        try:
+            async with asyncio.timeout(self._settings.turns.score_wait_s):
+                probability = await self._judge(utterance)
+        except (ParleyError, TimeoutError) as error:
+            _log.info("turn_not_scored", turn=turn_id, cause=type(error).__name__)
+        else:
+            if probability is not None:
+                self._feed(ev.TurnScored(turn_id, probability))
 
     async def _recognize(self, turn_id: str, pcm: bytes) -> None:
         audio_format = speech_format(SAMPLE_RATE)

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+from parley.chat.v1 import message_pb2
 from parley.conversation.v1 import conversation_pb2
 from parley_core import context as call_context
 from parley_core.errors import (
@@ -26,6 +27,7 @@ from parley_gateway.config import ConversationConfig
 from parley_gateway.functions import declared
 from parley_gateway.history import History
 from parley_gateway.inbox import Inbox
+from parley_gateway.judge import finished_probability
 from parley_gateway.listening import Listening
 from parley_gateway.microphone import Microphone
 from parley_gateway.opening import Opening
@@ -91,7 +93,9 @@ class SessionRunner:
         self._end_of_turn = conversation_config.end_of_turn(self.config, settings)
         rules = conversation_config.turn_rules(self.config, settings, self._end_of_turn)
         self._controller = TurnController(session, turn_prefix, rules)
-        self._listening = Listening(stages, settings, microphone, self.feed, self._prefill)
+        self._listening = Listening(
+            stages, settings, microphone, self.feed, self._prefill, self._judge
+        )
         self._calling = Calling(settings.functions, self._outbox, self.feed)
         self._replying = Replying(
             stages,
@@ -210,6 +214,8 @@ class SessionRunner:
                 listening.drop()
             case fx.RecognizeWords(turn_id):
                 listening.recognize(self._tasks, turn_id)
+            case fx.ScoreTurn(turn_id):
+                listening.score(self._tasks, turn_id)
             case fx.StartReply(_, text, _, speculative):
                 utterance = listening.utterance if speculative else None
                 if text is None and not speculative:
@@ -243,14 +249,29 @@ class SessionRunner:
                 STALE_DROPPED.inc()
 
     async def _prefill(self, utterance: Utterance) -> None:
-        session, config = self._opening.session.name, self.config
         await prefill_utterance(
             self._stages.chat,
             self._settings.turns.prefill,
             utterance,
-            lambda: history_prompt(self._stages, self._settings, config, self._history, session),
-            session=session,
-            functions=declared(self._settings.functions, config),
+            self._history_prompt,
+            session=self._opening.session.name,
+            functions=declared(self._settings.functions, self.config),
+        )
+
+    async def _judge(self, utterance: Utterance) -> float | None:
+        ids = await utterance.so_far()
+        return await finished_probability(
+            self._stages.chat,
+            await self._history_prompt(),
+            ids,
+            session=self._opening.session.name,
+            functions=declared(self._settings.functions, self.config),
+        )
+
+    async def _history_prompt(self) -> list[message_pb2.Message]:
+        session = self._opening.session.name
+        return await history_prompt(
+            self._stages, self._settings, self.config, self._history, session
         )
 
     def _expect_transcript(self, key: ReplyKey) -> None:

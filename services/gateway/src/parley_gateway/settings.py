@@ -108,6 +108,10 @@ class TurnSettings(SettingsSection):
     max_kept_back_s: float = Field(
         20, gt=0, description="Audio of a reply that is made but may not be sent yet."
     )
+    semantic_end_of_turn: bool = Field(
+        False, description="With eagerness auto, the chat model judges whether a turn is finished."
+    )
+    score_wait_s: float = Field(0.5, gt=0, description="A later judgement is not waited for.")
     speculation: SpeculationSettings = SpeculationSettings()
     prefill: PrefillSettings = PrefillSettings()
 

@@ -30,10 +30,12 @@ class SpeechEdge:
     Attributes:
         started: It begins.
         offset: When, in seconds of the audio fed so far; already in the past.
+        probability: Of speech since then, the mean over its frames.
     """
 
     started: bool
     offset: float
+    probability: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,7 @@ class SpeechDetector:
         self._frames = 0
         self._speaking = False
         self._edge_frames = 0
+        self._edge_sum = 0.0
 
     @property
     def speaking(self) -> bool:
@@ -145,12 +148,14 @@ class SpeechDetector:
             )
             needed = limits.min_speech_s
         self._edge_frames = self._edge_frames + 1 if changing else 0
+        self._edge_sum = self._edge_sum + probability if changing else 0.0
         if not changing or self._edge_frames * FRAME < needed * SAMPLE_RATE:
             return None
         offset = (self._frames - self._edge_frames) * FRAME / SAMPLE_RATE
+        mean = self._edge_sum / self._edge_frames
         self._speaking = not self._speaking
-        self._edge_frames = 0
-        return SpeechEdge(self._speaking, offset)
+        self._edge_frames, self._edge_sum = 0, 0.0
+        return SpeechEdge(self._speaking, offset, mean)
 
 
 def _packaged_weights() -> Path:

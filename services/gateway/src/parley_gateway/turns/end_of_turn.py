@@ -92,8 +92,8 @@ class AdaptivePolicy:
         shortest: float = 0.4,
         longest: float = 1.6,
         rate: float = 0.25,
-        deviations: float = 2.0,
-        hesitation: float = 1.0,
+        deviations: float = 1.0,
+        hesitation: float = 2.0,
     ) -> None:
         """Begins without knowing the user.
 
