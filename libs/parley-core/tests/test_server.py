@@ -111,6 +111,28 @@ async def test_what_runs_past_the_drain_ends_and_its_caller_is_told_to_go_elsewh
         assert raised.error.retry_after
 
 
+async def test_an_old_connection_is_left_without_losing_a_call(servicer):
+    peers = set()
+
+    async def note_the_peer(request, context):
+        peers.add(context.peer())
+        return pb.TokenizeResponse()
+
+    servicer.on_tokenize = note_the_peer
+    keepalive = {"max_connection_age_s": 0.1}
+    async with started(servicer, keepalive=keepalive) as (server, channel):
+        await server.set_serving()
+        stub = rpc.TokenizerServiceStub(channel)
+        stream = stub.StreamingTokenize()
+        await stream.write(pb.StreamingTokenizeRequest(flush=pb.Flush(flush_id="before")))
+        assert (await stream.read()).flushed.flush_id == "before"
+        async with asyncio.timeout(10):
+            while len(peers) < 3:
+                await stub.Tokenize(pb.TokenizeRequest())
+        await stream.write(pb.StreamingTokenizeRequest(flush=pb.Flush(flush_id="after")))
+        assert (await stream.read()).flushed.flush_id == "after"
+
+
 async def test_stop_hooks_run_last_added_first_and_one_that_fails_stops_none(servicer):
     order = []
 

@@ -3,15 +3,15 @@
 Invariants: health says SERVING only between the end of the warm-up and the start of the drain;
 outside of that new calls are refused with UNAVAILABLE (WARMING_UP or DRAINING) and RetryInfo; calls
 that run when SIGTERM comes may finish within ``drain_timeout_s``, and end as UNAVAILABLE (DRAINING)
-after it; a second SIGTERM ends the wait. Once serving, one log line with event ``serving`` tells
-the bound ports. A taken port ends the process with one line on stderr and status 3. Not for
-anything of a service's domain.
+after it; a second SIGTERM ends the wait. Connections end after ``limits.max_connection_age_s``,
+between calls, so that callers look for newcomers; renewed certificates are taken up. Once serving,
+one log line with event ``serving`` tells the bound ports. A taken port ends the process with one
+line on stderr and status 3. Not for anything of a service's domain.
 """
 
 import asyncio
 import signal
 import socket
-import ssl
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -26,6 +26,7 @@ from grpc_reflection.v1alpha import reflection
 
 from parley_core import telemetry
 from parley_core.auth import Authenticator
+from parley_core.certificates import CertificateFiles, Certificates
 from parley_core.interceptors import RpcEdge
 from parley_core.logging import configure_logging, get_logger
 from parley_core.settings import EXIT_BAD_SETTINGS, ServiceSettings, SettingsError
@@ -297,25 +298,36 @@ def _try_port(host: str, port: int) -> None:
 
 
 def _credentials(settings: ServiceSettings) -> grpc.ServerCredentials | None:
+    """Credentials that follow the files: each handshake takes what is in them then."""
     tls = settings.tls
     if tls is None:
         return None
-    try:
-        # gRPC reports a bad certificate as a port that cannot be bound.
-        ssl.create_default_context().load_cert_chain(tls.cert_file, tls.key_file)
-        client_ca = tls.client_ca_file.read_bytes() if tls.client_ca_file else None
-    except OSError as error:
-        raise SettingsError(f"tls: the certificate or its key cannot be used: {error}") from None
-    return grpc.ssl_server_credentials(
-        [(tls.key_file.read_bytes(), tls.cert_file.read_bytes())],
-        root_certificates=client_ca,
-        require_client_auth=client_ca is not None,
+    files = CertificateFiles(tls.cert_file, tls.key_file, tls.client_ca_file)
+
+    def configuration(contents: Certificates) -> grpc.ServerCertificateConfiguration:
+        telemetry.tell_certificate(contents.not_after())
+        return grpc.ssl_server_certificate_configuration(
+            [(contents.key, contents.chain)], root_certificates=contents.authority
+        )
+
+    def renewed() -> grpc.ServerCertificateConfiguration | None:
+        contents = files.renewed()
+        return configuration(contents) if contents else None
+
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(files.contents),
+        renewed,
+        require_client_authentication=tls.client_ca_file is not None,
     )
 
 
 def _options(settings: ServiceSettings) -> list[tuple[str, Any]]:
     keepalive = settings.keepalive
+    age = keepalive.max_connection_age_s
     return [
+        # Connections that end now and then, without a loss, are how callers learn of other
+        # replicas, and how they have left this one before it drains.
+        *([("grpc.max_connection_age_ms", round(age * 1000))] if age else []),
         # Without this a second process binds the same port and takes half of the calls.
         ("grpc.so_reuseport", 0),
         ("grpc.max_send_message_length", settings.limits.max_message_bytes),

@@ -33,7 +33,10 @@ class SettingsSection(BaseModel):
 
 
 class ServerTlsSettings(SettingsSection):
-    """Certificates of a server; with a client CA every caller must present a certificate (mTLS)."""
+    """Certificates of a server; with a client CA every caller must present a certificate (mTLS).
+
+    Renewed files are taken up without a restart.
+    """
 
     cert_file: Path
     key_file: Path
@@ -41,7 +44,10 @@ class ServerTlsSettings(SettingsSection):
 
 
 class ClientTlsSettings(SettingsSection):
-    """How to trust a server, and the certificate to present to it (mTLS)."""
+    """How to trust a server, and the certificate to present to it (mTLS).
+
+    Renewed files are taken up without a restart.
+    """
 
     ca_file: Path | None = Field(None, description="None: the system's trust store.")
     cert_file: Path | None = None
@@ -79,15 +85,26 @@ class LimitSettings(SettingsSection):
 
     max_message_bytes: int = Field(16 * 1024 * 1024, ge=1024)
     max_concurrent_rpcs: int | None = Field(None, ge=1, description="None: no limit.")
+    max_connection_age_s: float | None = Field(
+        60.0,
+        ge=1,
+        description="Then the caller connects anew, calls under way aside, and finds new pods."
+        " None: never.",
+    )
 
 
 class KeepaliveSettings(SettingsSection):
-    """HTTP/2 pings that find dead peers."""
+    """HTTP/2 pings that find dead peers, and how long a connection is used for new calls."""
 
     time_s: float = Field(20.0, gt=0)
     timeout_s: float = Field(10.0, gt=0)
     min_ping_interval_s: float = Field(
         10.0, gt=0, description="A client that pings more often is disconnected."
+    )
+    max_connection_age_s: float | None = Field(
+        None,
+        gt=0,
+        description="Then the client connects anew; calls that run stay on the old connection.",
     )
 
 
