@@ -1,8 +1,9 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from parley_tts.duration import speech_seconds
 from parley_tts.segmenter import Segment, SegmentLimits, TextSegmenter
 from parley_tts.tags import requested_tags
 
@@ -69,6 +70,10 @@ def test_no_cut_falls_inside_a_bracketed_tag(text: str, limits: SegmentLimits) -
 
 
 @given(TEXTS)
+@example("今天天气真好（see below）(。。。。。。今天天气真好1,000(今天天气真好今天天气真好。")
+@example("好" + "(" * 100)
+@example("(哼唱)" * 40)
+@example("(今天天气真好" * 20)
 def test_segments_stay_within_the_limits(text: str) -> None:
     limits = SegmentLimits(0.2, 0.5, 1, 2, 30)
     longest_tag = 18
@@ -76,6 +81,16 @@ def test_segments_stay_within_the_limits(text: str) -> None:
         len(segment.text) <= limits.max_characters + longest_tag
         for segment in segment_all(text, limits)
     )
+
+
+@given(TEXTS, LIMITS)
+@example("(12345678901234" * 5, SegmentLimits(0.2, 0.5, 1, 2, 30))
+def test_no_segment_takes_much_longer_to_speak_than_the_limit(
+    text: str, limits: SegmentLimits
+) -> None:
+    # One more bracket of digits at most: until it is closed it may be a tag, which is not spoken.
+    longest = limits.max_s + 18 * 0.25
+    assert all(speech_seconds(segment.body) <= longest for segment in segment_all(text, limits))
 
 
 @pytest.mark.parametrize(

@@ -163,18 +163,26 @@ class TextSegmenter:
         scan = self._scan
         scan.characters.append(character)
         scan.seconds += char_seconds(character)
-        if self._track_bracket(character):
-            return
+        if not self._track_bracket(character):
+            self._note_boundary(character)
+        self._keep_within_limits()
+
+    def _note_boundary(self, character: str) -> None:
+        scan = self._scan
         if character in _SENTENCE_MARKS:
             self._mark(_Boundary.SENTENCE)
         elif character in _CLAUSE_MARKS:
             self._mark(_Boundary.CLAUSE)
         elif character.isspace():
             scan.boundaries[_Boundary.SPACE] = scan.here()
-        if (
-            scan.seconds >= self._limits.max_s
-            or len(scan.characters) >= self._limits.max_characters
-        ):
+
+    def _keep_within_limits(self) -> None:
+        """Cuts what has grown too long. An open bracket may turn out to be a tag: it stays whole,
+        so it is cut in front of, and it takes no time to speak until it is known."""
+        scan = self._scan
+        seconds = scan.seconds if scan.bracket_at is None else scan.bracket_seconds
+        too_long = len(scan.characters) >= self._limits.max_characters
+        if scan.bracket_at != 0 and (too_long or seconds >= self._limits.max_s):
             self._cut_long()
 
     def _mark(self, boundary: _Boundary) -> None:
@@ -253,7 +261,10 @@ class TextSegmenter:
         scan = self._scan
         cuts = [scan.boundaries[kind] for kind in sorted(scan.boundaries, reverse=True)]
         fair = [cut for cut in cuts if cut.seconds >= self._limits.max_s / 3]
-        latest = max(cuts, key=lambda cut: cut.position, default=scan.here())
+        end = scan.here()
+        if scan.bracket_at is not None:
+            end = _Cut(scan.bracket_at, scan.bracket_seconds)
+        latest = max(cuts, key=lambda cut: cut.position, default=end)
         self._cut((fair or [latest])[0].position)
 
     def _cut(self, position: int) -> None:
