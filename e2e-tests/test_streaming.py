@@ -20,7 +20,7 @@ def paced(constellation, tmp_path_factory):
         tmp_path_factory.mktemp("paced") / "state",
         {
             "PARLEY_CHAT_LLM_ENGINE": "simulator",
-            "PARLEY_CHAT_LLM_SIMULATOR__TOKENS_PER_SECOND": "20",
+            "PARLEY_CHAT_LLM_SIMULATOR__SPEED": "20",
             "PARLEY_CHAT_LLM_SIMULATOR__REPLY_TOKENS": "160",
         },
     )

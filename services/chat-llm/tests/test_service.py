@@ -161,7 +161,7 @@ async def test_bos_variant_and_system_prompt_are_settings(served):
 
 
 async def test_the_simulator_serves_the_same_contract(served):
-    fast = {"first_token_seconds": 0, "tokens_per_second": 1e5, "reply_tokens": 12}
+    fast = {"ttft": 0, "speed": 0, "reply_tokens": 12}
     async with served(engine="simulator", simulator=fast) as live:
         _, finished = await reply(live.stub, ask(user("hello")))
     assert finished.usage.output_tokens == 12

@@ -132,7 +132,7 @@ async def test_the_simulator_speaks_with_the_same_settings_folder(
     weights: Path, tmp_path: Path
 ) -> None:
     service = TtsService()
-    simulator = {"first_token_seconds": 0, "tokens_per_second": 1e6, "reply_tokens": 10}
+    simulator = {"ttft": 0, "speed": 0, "reply_tokens": 10, "reply_share": 0}
     settings = make_settings(weights, tmp_path, engine="simulator", simulator=simulator)
     async with AsyncExitStack() as closing:
         await open_service(service, settings, FakeTokenizer(), closing)

@@ -14,10 +14,14 @@ from parley_tts.voices.clone import CloneLimits
 
 
 class SpeechSimulatorSettings(SimulatorSettings):
-    """Replies of the simulator are speech: faster, longer, whole groups."""
+    """Replies of the simulator are speech: faster, whole groups, as long as their text takes."""
 
-    tokens_per_second: float = Field(100.0, gt=0)
+    speed: float = Field(100.0, ge=0, description="Tokens a second; 0: no limit.")
     reply_tokens: int = Field(100, ge=5, multiple_of=5, description="Whole groups of five.")
+    reply_share: float = Field(
+        0.4, ge=0, le=1, description="Of the most, 2.5 times what the text takes; 0: reply_tokens."
+    )
+    unit: int = Field(5, ge=5, multiple_of=5, description="Whole groups of five.")
 
 
 class SegmentSettings(SettingsSection):

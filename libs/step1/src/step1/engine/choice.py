@@ -10,6 +10,7 @@ from step1.engine.settings import EngineServiceSettings
 from step1.engine.simulator import SimulatorEngine, SimulatorOptions
 from step1.engine.torch_engine import TorchEngine, TorchEngineOptions
 from step1.engine.vllm_engine import VllmEngine, VllmEngineOptions
+from step1.text_tokenizer import TextTokenizer
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -22,8 +23,7 @@ async def load_engine(settings: EngineServiceSettings, config: Step1Config) -> E
     """
     match settings.engine:
         case "simulator":
-            simulated = settings.simulator.model_dump()
-            return SimulatorEngine(SimulatorOptions(**simulated, vocab_size=config.vocab_size))
+            return await asyncio.to_thread(_simulator, settings, config)
         case "vllm":
             options = VllmEngineOptions(**settings.vllm.model_dump())
             return VllmEngine(settings.weights, options)
@@ -36,3 +36,14 @@ async def load_engine(settings: EngineServiceSettings, config: Step1Config) -> E
                 dtype=_DTYPES[chosen.dtype],
                 device=chosen.device,
             )
+
+
+def _simulator(settings: EngineServiceSettings, config: Step1Config) -> SimulatorEngine:
+    simulated = settings.simulator.model_dump(exclude={"script"})
+    script: list[int] = []
+    if settings.simulator.script:
+        tokenizer = TextTokenizer.load(settings.weights, audio_offset=config.audio_token_offset)
+        script = tokenizer.encode_text(settings.simulator.script)
+    return SimulatorEngine(
+        SimulatorOptions(**simulated, script=tuple(script), vocab_size=config.vocab_size)
+    )

@@ -7,6 +7,7 @@ is for stands in docs/engines.md.
 from pathlib import Path
 from typing import Literal
 
+from parley_core.pacing import PaceSettings
 from parley_core.settings import ServiceSettings, SettingsSection
 from pydantic import Field
 
@@ -41,13 +42,22 @@ class VllmSettings(SettingsSection):
     quantization: str | None = None
 
 
-class SimulatorSettings(SettingsSection):
-    """The engine without a model, for load tests."""
+class SimulatorSettings(PaceSettings):
+    """The engine without a model, for load tests. `SimulatorOptions` explains each."""
 
-    first_token_seconds: float = Field(0.05, ge=0)
-    tokens_per_second: float = Field(50.0, gt=0)
-    jitter: float = Field(0.0, ge=0, le=1)
+    ttft: float = Field(0.05, ge=0, description="Seconds to the first token of a reply.")
+    speed: float = Field(50.0, ge=0, description="Tokens a second after that; 0: no limit.")
+    prefill_speed: float = Field(
+        0.0, ge=0, description="Uncached prompt tokens a second, before `ttft`; 0: no limit."
+    )
+    cache_tokens: int = Field(100_000, ge=0)
     reply_tokens: int = Field(40, ge=1)
+    reply_share: float = Field(
+        0.0, ge=0, le=1, description="Length as a share of the most; 0: `reply_tokens`."
+    )
+    unit: int = Field(1, ge=1, description="Replies end on whole runs of so many tokens.")
+    step_tokens: int = Field(1, ge=1, description="Tokens that come at once; `speed` counts all.")
+    script: str = Field("", description="What replies say, over and over. Empty: noise.")
     max_batch: int = Field(64, ge=1)
     max_waiting: int = Field(256, ge=0)
     max_model_len: int = Field(32768, ge=2)

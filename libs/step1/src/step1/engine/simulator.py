@@ -1,15 +1,19 @@
 """An engine without a model, for load tests: latency and speed by setting, tokens from a generator.
 
 It keeps the contract's promises (order, queue bound, context limit, abort, seeds), so that what
-stands in front of it can be measured alone. Its tokens mean nothing.
+stands in front of it can be measured alone. Its tokens mean nothing, unless it is given a script.
+Prompts cost what their uncached part takes; the cache holds whole blocks, as vLLM's does.
 """
 
 import asyncio
-import secrets
 import time
-from collections.abc import AsyncGenerator
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
+
+from parley_core.pacing import Pace, Timing
 
 from step1.engine.contract import (
     EngineClosedError,
@@ -23,7 +27,9 @@ from step1.engine.contract import (
     TokenDelta,
     Usage,
 )
-from step1.logits import IdRanges
+from step1.logits import IdRanges, TokenConstraint, token_at
+
+_BLOCK = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,37 +37,66 @@ class SimulatorOptions:
     """How the simulated engine behaves.
 
     Attributes:
-        first_token_seconds: From a place in the batch to the first token.
-        tokens_per_second: Speed of one reply after that; it does not fall with load.
+        ttft: Seconds from a place in the batch to the first token, the prompt's own not counted.
+        speed: Tokens a second of one reply after that; it does not fall with load. 0: no limit.
         jitter: Each wait is scaled by a factor drawn from 1 - jitter to 1 + jitter.
+        seed: Of the replies, in order of their requests, that bring no seed of their own.
+        prefill_speed: Prompt tokens a second, of those that are not cached. 0: no limit.
+        cache_tokens: What the prefix cache holds.
         reply_tokens: Length of a reply unless `max_tokens` ends it sooner.
+        reply_share: Above 0, the length as a share of `max_tokens` instead.
+        unit: Replies end on whole runs of so many tokens.
+        step_tokens: Tokens that come out at once; `speed` counts them all.
+        script: What replies say, over and over; empty: noise.
         max_batch: Replies at once.
         max_waiting: Requests that may queue.
         max_model_len: Context length in tokens.
         vocab_size: Ids that prompts may hold.
     """
 
-    first_token_seconds: float = 0.05
-    tokens_per_second: float = 50.0
+    ttft: float = 0.05
+    speed: float = 50.0
     jitter: float = 0.0
+    seed: int = 0
+    prefill_speed: float = 0.0
+    cache_tokens: int = 100_000
     reply_tokens: int = 40
+    reply_share: float = 0.0
+    unit: int = 1
+    step_tokens: int = 1
+    script: tuple[int, ...] = ()
     max_batch: int = 64
     max_waiting: int = 256
     max_model_len: int = 32768
     vocab_size: int = 74752
 
     def __post_init__(self) -> None:
-        if self.first_token_seconds < 0:
-            raise ValueError("first_token_seconds must not be negative")
-        if self.tokens_per_second <= 0:
-            raise ValueError("tokens_per_second must be above 0")
-        if not 0 <= self.jitter <= 1:
-            raise ValueError("jitter must be between 0 and 1")
-        for name in ("reply_tokens", "max_batch", "max_model_len", "vocab_size"):
+        self.pace()
+        if not 0 <= self.reply_share <= 1:
+            raise ValueError("reply_share must be between 0 and 1")
+        for name in (
+            "reply_tokens",
+            "unit",
+            "step_tokens",
+            "max_batch",
+            "max_model_len",
+            "vocab_size",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
-        if self.max_waiting < 0:
-            raise ValueError("max_waiting must not be negative")
+        for name in ("prefill_speed", "cache_tokens", "max_waiting"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative")
+
+    def pace(self) -> Pace:
+        """When tokens come."""
+        return Pace(self.ttft, self.speed, self.jitter)
+
+    def reply_length(self, limit: int) -> int:
+        """Tokens of a reply that may have `limit`."""
+        wanted = round(limit * self.reply_share) if self.reply_share else self.reply_tokens
+        whole = max(wanted // self.unit, 1) * self.unit
+        return min(whole, limit)
 
 
 class SimulatorEngine:
@@ -72,9 +107,11 @@ class SimulatorEngine:
         self._places = asyncio.Semaphore(self._options.max_batch)
         self._closed = asyncio.Event()
         self._closed.set()
+        self._seeds = Random(self._options.seed)
         self._running = 0
         self._waiting = 0
         self._output_tokens = 0
+        self._cache: OrderedDict[int, None] = OrderedDict()
 
     @property
     def max_model_len(self) -> int:
@@ -101,34 +138,33 @@ class SimulatorEngine:
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[TokenDelta, None]:
         """See `Engine.generate`."""
         self._check(request.prompt_ids)
-        params = request.params
-        random = Random(secrets.randbits(64) if params.seed is None else params.seed)
-        room = self._options.max_model_len - len(request.prompt_ids)
-        limit = min(params.max_tokens, room)
-        length = min(self._options.reply_tokens, limit)
+        options, params = self._options, request.params
+        random = Random(self._seeds.getrandbits(64) if params.seed is None else params.seed)
+        limit = min(params.max_tokens, options.max_model_len - len(request.prompt_ids))
+        length = options.reply_length(limit)
         submitted = time.monotonic()
         await self._take_place()
         try:
             admitted = time.monotonic()
+            cached, cost = self._read(request.prompt_ids)
+            timing = options.pace().start(random)
             first: float | None = None
-            for index in range(length):
-                await self._pause(random, first=index == 0)
+            for index in range(0, length, options.step_tokens):
+                count = min(options.step_tokens, length - index)
+                timing.next(count) if index else timing.first(cost)
+                await self._wait(timing)
                 first = first or time.monotonic()
-                allowed: IdRanges = ((0, self._options.vocab_size),)
-                if params.constraint is not None:
-                    allowed = params.constraint.allowed(index)
-                stop = params.stop_token_ids
-                spans = [range(low, high) for low, high in allowed]
-                ids = [span for span in spans if not (len(span) == 1 and span[0] in stop)]
-                token = random.choice(random.choices(ids, [len(span) for span in ids])[0])
-                self._output_tokens += 1
-                yield TokenDelta((token,))
+                self._output_tokens += count
+                allowed = params.constraint, params.stop_token_ids
+                yield TokenDelta(
+                    tuple(self._token(random, at, *allowed) for at in range(index, index + count))
+                )
             yield TokenDelta(
                 (),
                 FinishReason.LENGTH if length == limit else FinishReason.STOP,
                 Usage(
                     prompt_tokens=len(request.prompt_ids),
-                    cached_tokens=0,
+                    cached_tokens=cached,
                     output_tokens=length,
                     queue_seconds=admitted - submitted,
                     first_token_seconds=None if first is None else first - submitted,
@@ -141,7 +177,11 @@ class SimulatorEngine:
     async def prefill(self, prompt_ids: tuple[int, ...]) -> PrefillResult:
         """See `Engine.prefill`."""
         self._check(prompt_ids)
-        return PrefillResult(cached_tokens=0, computed_tokens=len(prompt_ids))
+        cached, cost = self._read(prompt_ids)
+        timing = Pace(jitter=self._options.jitter).start(Random(len(prompt_ids)))
+        timing.first(cost)
+        await self._wait(timing)
+        return PrefillResult(cached_tokens=cached, computed_tokens=len(prompt_ids) - cached)
 
     def _check(self, prompt_ids: tuple[int, ...]) -> None:
         if self._closed.is_set():
@@ -165,13 +205,50 @@ class SimulatorEngine:
             self._waiting -= 1
         self._running += 1
 
-    async def _pause(self, random: Random, *, first: bool) -> None:
-        seconds = 1 / self._options.tokens_per_second
-        if first:
-            seconds = self._options.first_token_seconds
-        factor = 1 + self._options.jitter * random.uniform(-1, 1)
-        try:
-            await asyncio.wait_for(self._closed.wait(), seconds * factor)
-        except TimeoutError:
-            return
-        raise EngineClosedError("the engine stopped")
+    def _read(self, prompt_ids: tuple[int, ...]) -> tuple[int, float]:
+        """Puts a prompt into the cache; tells its tokens that were there, and the others' cost."""
+        found, hit = 0, True
+        for key in _blocks(prompt_ids):
+            hit = hit and key in self._cache
+            found += _BLOCK * hit
+            self._cache[key] = None
+            self._cache.move_to_end(key)
+        while len(self._cache) * _BLOCK > self._options.cache_tokens:
+            self._cache.popitem(last=False)
+        cached = min(found, len(prompt_ids) - 1)
+        speed = self._options.prefill_speed
+        return cached, (len(prompt_ids) - cached) / speed if speed else 0.0
+
+    def _token(
+        self,
+        random: Random,
+        index: int,
+        constraint: TokenConstraint | None,
+        stop: Sequence[int],
+    ) -> int:
+        if self._options.script:
+            return self._options.script[index % len(self._options.script)]
+        allowed: IdRanges = ((0, self._options.vocab_size),)
+        if constraint is not None:
+            allowed = constraint.allowed(index)
+        open_ids = tuple(each for each in allowed if each[1] - each[0] > 1 or each[0] not in stop)
+        count = sum(high - low for low, high in open_ids)
+        return token_at(int(random.random() * count), open_ids)
+
+    async def _wait(self, timing: Timing) -> None:
+        left = timing.left
+        if left <= 0:
+            await asyncio.sleep(0)
+        else:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._closed.wait(), left)
+        if self._closed.is_set():
+            raise EngineClosedError("the engine stopped")
+
+
+def _blocks(ids: tuple[int, ...]) -> Iterator[int]:
+    """A key of each whole block, which stands for all ids up to its end."""
+    key = 0
+    for end in range(_BLOCK, len(ids) + 1, _BLOCK):
+        key = hash((key, ids[end - _BLOCK : end]))
+        yield key
