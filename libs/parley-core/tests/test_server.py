@@ -179,6 +179,8 @@ async def test_metrics_are_served_in_the_prometheus_form(servicer):
         writer.close()
     assert f'parley_requests_running{{method="Tokenize",service="{SERVICE}"}} 0.0' in text
     assert 'parley_requests_total{code="OK",method="Tokenize",reason=""' in text
+    told = next(line for line in text.splitlines() if line.startswith("parley_tasks "))
+    assert float(told.split()[1]) >= 1
 
 
 # --- the process ---

@@ -211,6 +211,8 @@ class Server:
             raise PortTakenError(f"cannot listen on {address}") from None
         metrics_port = self._settings.metrics_port
         if metrics_port is not None:
+            loop = asyncio.get_running_loop()
+            telemetry.TASKS.set_function(lambda: len(asyncio.all_tasks(loop)))
             await asyncio.to_thread(_try_port, host, metrics_port)
             self._metrics, self.metrics_port = telemetry.serve_metrics(host, metrics_port)
         await self._grpc.start()

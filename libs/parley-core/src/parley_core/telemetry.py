@@ -9,6 +9,7 @@ not for metrics of one service alone.
 
 import threading
 from collections.abc import Mapping, MutableMapping
+from datetime import datetime
 from wsgiref.simple_server import WSGIServer
 
 from opentelemetry import context as otel_context
@@ -67,6 +68,10 @@ ENGINE_RUNNING = Gauge(
 ENGINE_QUEUED = Gauge(
     "parley_engine_requests_queued", "Requests waiting for a place in the model engine.", ["engine"]
 )
+TASKS = Gauge("parley_tasks", "Tasks on the event loop right now.")
+CERTIFICATE_NOT_AFTER = Gauge(
+    "parley_certificate_not_after_seconds", "When the certificate being served ends, Unix time."
+)
 
 # OpenTelemetry semantic conventions.
 RPC_SYSTEM = "rpc.system"
@@ -123,6 +128,12 @@ def set_content(span: trace.Span, name: str, text: str) -> None:
     """Puts users' text on a span, if the settings let it."""
     if _content.is_set():
         span.set_attribute(name, text)
+
+
+def tell_certificate(not_after: datetime | None) -> None:
+    """Reports when the certificate that this process serves ends."""
+    if not_after is not None:
+        CERTIFICATE_NOT_AFTER.set(not_after.timestamp())
 
 
 def serve_metrics(host: str, port: int) -> tuple[WSGIServer, int]:
