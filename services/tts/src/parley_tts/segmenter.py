@@ -177,8 +177,11 @@ class TextSegmenter:
             scan.boundaries[_Boundary.SPACE] = scan.here()
 
     def _keep_within_limits(self) -> None:
-        """Cuts what has grown too long. An open bracket may turn out to be a tag: it stays whole,
-        so it is cut in front of, and it takes no time to speak until it is known."""
+        """Cuts what has grown too long.
+
+        An open bracket may turn out to be a tag: the cut falls in front of it, and until it is
+        known it takes no time to speak.
+        """
         scan = self._scan
         seconds = scan.seconds if scan.bracket_at is None else scan.bracket_seconds
         too_long = len(scan.characters) >= self._limits.max_characters
