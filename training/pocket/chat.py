@@ -2,7 +2,8 @@
 
 First text alone, mostly sums and differences: arithmetic is learnt there within minutes and from
 audio alone never. Then audio beside text; a quarter of the audio rows asks for the transcript
-instead of the answer. Prompts are built by `step1.chat_prompt`, as serving builds them. Answers to
+instead of the answer. Prompts are built by `step1.chat_prompt`, as serving builds them, with the
+surroundings of a real conversation (`surroundings`) around a share of the questions. Answers to
 sums restate the question, so that what was heard stands in the text before the result.
 """
 
@@ -13,10 +14,11 @@ from pathlib import Path
 import torch
 from corpus import Corpus
 from domain import STYLE_TAGS, TOOLS, Exchange
-from exchanges import add, draw, follow_up, subtract
+from exchanges import SORRY, add, clock, draw, follow_up, subtract, weather
 from language_model import (
     AUDIO_OFFSET,
     LanguageModel,
+    Row,
     pocket_config,
     teach,
     train_vocabulary,
@@ -29,7 +31,6 @@ from step1.messages import (
     AudioPart,
     FunctionCallPart,
     FunctionDeclaration,
-    FunctionResultPart,
     Message,
     Part,
     Role,
@@ -37,17 +38,25 @@ from step1.messages import (
 )
 from step1.text_tokenizer import TextTokenizer
 from step1.tool_calls import render_call
+from surroundings import (
+    GENERAL,
+    declarations,
+    earlier_turns,
+    persona,
+    result,
+    strangers,
+    turn,
+    wordings,
+)
 from tokenise import Tokens
 from torch import Tensor
+from writing import with_digits, written_form
 
 TEXT_BATCH, SPOKEN_BATCH, MIXED_TEXT_BATCH = 80, 32, 32
 TRANSCRIBE = "write down what you hear"
-GENERAL = (
-    "You are a helpful voice assistant. Answer in the language of the user, briefly and in plain "
-    "sentences that sound natural when spoken."
-)
-"""The gateway's default persona."""
 CORRUPTED = 0.08
+SURROUNDED_TEXT, SURROUNDED_MIXED = 0.15, 0.5
+"""Share of rows with surroundings: few at first, arithmetic is learnt sooner on short rows."""
 
 
 def vocabulary_lines() -> list[str]:
@@ -57,9 +66,12 @@ def vocabulary_lines() -> list[str]:
     for _ in range(12_000):
         exchange = next(exchanges)
         lines += [exchange.question, exchange.answer, exchange.result, exchange.system]
+        if len(lines) % 5 == 0:
+            lines.append(with_digits(exchange.question).capitalize() + "?")
     declared = [FunctionDeclaration(**tool) for tool in TOOLS.values()]
     lines += render([_say(Role.USER, "")], declared).split("\n") * 300
     lines += [f"({tag})" for tag in STYLE_TAGS.values()] * 50
+    lines += wordings() * 30
     return [line for line in lines if line]
 
 
@@ -89,37 +101,48 @@ class Rows:
     def __init__(self, vocabulary: bytes) -> None:
         self.tokenizer = TextTokenizer(vocabulary, audio_offset=AUDIO_OFFSET)
         self.template = ChatTemplate(self.tokenizer)
+        self.others = strangers(0)
 
     def row(
-        self, exchange: Exchange, rng: random.Random, audio: tuple[int, ...] | None = None
-    ) -> tuple[list[int], int]:
-        """Ids of prompt and answer, and the length of the prompt."""
-        persona = exchange.system or (GENERAL if rng.random() < 0.15 else "")
-        history = [
-            message
-            for turn in exchange.history
-            for message in (_say(Role.USER, turn.user), _say(Role.ASSISTANT, turn.assistant))
-        ]
-        user: Part = TextPart(exchange.question) if audio is None else AudioPart(audio)
-        messages = [*history, Message(Role.USER, (user,))]
-        if persona:
-            messages.insert(0, _say(Role.SYSTEM, persona))
+        self,
+        exchange: Exchange,
+        rng: random.Random,
+        audio: tuple[int, ...] | None = None,
+        surrounded: float = 0.0,
+    ) -> Row:
+        """Ids of prompt and answer, and the length of the prompt.
+
+        With probability `surrounded` the prompt is one of a real conversation.
+        """
+        around = rng.random() < surrounded
+        system = persona(exchange, rng) if around else exchange.system
+        messages = earlier_turns(self.others, rng) if around else []
+        for before in exchange.history:
+            messages += turn(before.user, before.assistant, rng)
+        question = written_form(exchange.question, rng, "?") if around else exchange.question
+        user: Part = TextPart(question) if audio is None else AudioPart(audio)
+        messages.append(Message(Role.USER, (user,)))
+        if system:
+            messages.insert(0, _say(Role.SYSTEM, system))
         if exchange.result:
             call = FunctionCallPart(exchange.function, dict(exchange.arguments))
-            result = FunctionResultPart(exchange.function, exchange.result)
-            messages += [Message(Role.ASSISTANT, (call,)), Message(Role.FUNCTION, (result,))]
-        declared = exchange.tools or (tuple(TOOLS) if rng.random() < 0.05 else ())
-        functions = [FunctionDeclaration(**TOOLS[name]) for name in declared]
+            messages += [
+                Message(Role.ASSISTANT, (call,)),
+                Message(Role.FUNCTION, (result(exchange, rng),)),
+            ]
+        plain = [FunctionDeclaration(**TOOLS[name]) for name in exchange.tools]
+        functions = declarations(exchange, rng) if around else plain
         answer = exchange.answer or render_call(exchange.function, dict(exchange.arguments))
         return self._finish(list(self.template.encode(messages, functions).ids), answer)
 
-    def transcript(self, text: str, audio: tuple[int, ...]) -> tuple[list[int], int]:
+    def transcript(self, text: str, audio: tuple[int, ...]) -> Row:
         """The same for the task of writing down what is heard."""
         messages = [_say(Role.SYSTEM, TRANSCRIBE), Message(Role.USER, (AudioPart(audio),))]
         return self._finish(list(self.template.encode(messages).ids), text)
 
-    def _finish(self, prompt: list[int], answer: str) -> tuple[list[int], int]:
-        return [*prompt, *self.tokenizer.encode_text(answer), self.tokenizer.eot_id], len(prompt)
+    def _finish(self, prompt: list[int], answer: str) -> Row:
+        answered = self.tokenizer.encode_text(answer)
+        return Row([*prompt, *answered, self.tokenizer.eot_id], len(prompt))
 
 
 def _say(role: Role, text: str) -> Message:
@@ -138,18 +161,26 @@ def corrupted(ids: list[int], rng: random.Random) -> tuple[int, ...]:
     )
 
 
-def written(rows: Rows, seed: int, count: int, arithmetic: float) -> list[tuple[list[int], int]]:
+def without_tools(exchange: Exchange) -> Exchange:
+    """What needs a function that nobody declared: not known."""
+    return Exchange("undeclared", exchange.question, SORRY)
+
+
+def written(rows: Rows, seed: int, count: int, arithmetic: float, surrounded: float) -> list[Row]:
     """A batch of written questions, none held out."""
     rng = random.Random(seed)
+    rows.others = strangers(seed)
     exchanges = draw(seed + 500_000)
-    batch: list[tuple[list[int], int]] = []
+    batch: list[Row] = []
     while len(batch) < count:
         if rng.random() < arithmetic:
             exchange = rng.choice((add, subtract, subtract, follow_up))(rng)
+        elif rng.random() < 0.03:
+            exchange = without_tools(rng.choice((weather, clock))(rng))
         else:
             exchange = next(exchanges)
         if not exchange.held_out:
-            batch.append(rows.row(exchange, rng))
+            batch.append(rows.row(exchange, rng, surrounded=surrounded))
     return batch
 
 
@@ -166,9 +197,10 @@ class Spoken:
         self.new_renderings = [i for i in sorted(kept) if not self.exchanges[i].held_out]
         self.train.sort(key=lambda i: len(tokens.clean[i]) + 60 * len(self.exchanges[i].tools))
 
-    def batch(self, seed: int, count: int) -> list[tuple[list[int], int]]:
+    def batch(self, seed: int, count: int) -> list[Row]:
         """Training rows of similar length."""
         rng = random.Random(seed)
+        self.rows.others = strangers(seed)
         start = rng.randrange(0, len(self.train) - count)
         batch = []
         for i in self.train[start : start + count]:
@@ -176,15 +208,18 @@ class Spoken:
             audio = corrupted(source[i].tolist(), rng)
             if rng.random() < 0.25:
                 batch.append(self.rows.transcript(self.exchanges[i].question, audio))
-            else:
-                batch.append(self.rows.row(self.exchanges[i], rng, audio))
+                continue
+            exchange = self.exchanges[i]
+            if exchange.tools and rng.random() < 0.1:
+                exchange = without_tools(exchange)
+            batch.append(self.rows.row(exchange, rng, audio, SURROUNDED_MIXED))
         return batch
 
 
 @torch.inference_mode()
 def evaluate(model: LanguageModel, rows: Rows, spoken: Spoken | None) -> None:
     """Prints exact answers, by kind: greedy decoding gives a row if every step of it is right."""
-    cases: dict[str, list[tuple[list[int], int]]] = {}
+    cases: dict[str, list[Row]] = {}
     exchanges = draw(31)
     rng = random.Random(31)
     while sum(map(len, cases.values())) < 400:
@@ -234,13 +269,18 @@ def main() -> None:
     spoken = None
 
     def text_loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        loss, tokens, whole = teach(model, written(rows, step, TEXT_BATCH, arithmetic=0.6))
+        loss, tokens, whole = teach(
+            model, written(rows, step, TEXT_BATCH, arithmetic=0.6, surrounded=SURROUNDED_TEXT)
+        )
         return loss, {"loss": loss.item(), "tokens": tokens, "answers": whole}
 
     def audio_loss(step: int) -> tuple[Tensor, dict[str, float]]:
         heard, tokens, whole = teach(model, spoken.batch(step, SPOKEN_BATCH))
         read, _, also = teach(
-            model, written(rows, 100_000 + step, MIXED_TEXT_BATCH, arithmetic=0.5)
+            model,
+            written(
+                rows, 100_000 + step, MIXED_TEXT_BATCH, arithmetic=0.5, surrounded=SURROUNDED_MIXED
+            ),
         )
         figures = {"audio": heard.item(), "tokens": tokens, "answers": whole, "written": also}
         return heard + read, figures

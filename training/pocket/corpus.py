@@ -3,7 +3,8 @@
 `build(folder, size, seed)` renders `size` utterances with `workers` processes into
 `folder/samples.npy` and `utterances.json` plus `manifest.json` (counts, hours, hash). Each
 utterance is a question or an answer, in a voice, rate and pitch drawn from the seed. Questions are
-spoken in all voices with variation; held-out questions are marked and never trained on.
+spoken in all voices with variation; held-out questions are marked and never trained on. A corpus of
+answers alone (`--answers 1`) is what the TTS model learns from beside the mixed one.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from speech import SAMPLE_RATE, VOICES, Rendering, render, styled
 
 # flite's rms takes no pitch: it could not sound happy.
 ANSWER_VOICE = "awb"
+ANSWERS = 1 / 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +53,17 @@ class Planned:
     exchange: Exchange
 
 
-def plan(size: int, seed: int) -> list[Planned]:
-    """`size` utterances: two thirds questions, one third answers."""
+def plan(size: int, seed: int, answers: float = ANSWERS) -> list[Planned]:
+    """`size` utterances, of which a share are answers and the others questions."""
     rng = random.Random(seed)
     exchanges = draw(seed)
     planned: list[Planned] = []
     while len(planned) < size:
         exchange = next(exchanges)
-        if exchange.answer and rng.random() < 1 / 3:
+        if exchange.answer and rng.random() < answers:
             tag, text = split_tag(exchange.answer)
             planned.append(Planned(text, styled(ANSWER_VOICE, tag), "answer", tag, exchange))
-        else:
+        elif answers < 1:
             rendering = Rendering(
                 rng.choice(VOICES),
                 rng.uniform(0.85, 1.25),
@@ -80,14 +82,14 @@ def split_tag(answer: str) -> tuple[str, str]:
     return "", answer
 
 
-def build(folder: Path, size: int, seed: int, workers: int = 2) -> None:
+def build(folder: Path, size: int, seed: int, answers: float, workers: int = 2) -> None:
     """Renders the corpus; does nothing when the manifest says that the same one is there."""
-    wanted = {"size": size, "seed": seed, "format": 1}
+    wanted = {"size": size, "seed": seed, "answers": answers, "format": 2}
     manifest = folder / "manifest.json"
     if manifest.is_file() and wanted.items() <= json.loads(manifest.read_text()).items():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    planned = plan(size, seed)
+    planned = plan(size, seed, answers)
     spoken: list[dict[str, object]] = []
     pieces: list[NDArray[np.int16]] = []
     position = 0
@@ -139,7 +141,7 @@ class Corpus:
     def exchanges(self) -> list[Exchange]:
         """The exchange that each utterance comes from; drawn again, not stored."""
         made = json.loads((self.folder / "manifest.json").read_text())
-        return [each.exchange for each in plan(made["size"], made["seed"])]
+        return [each.exchange for each in plan(made["size"], made["seed"], made["answers"])]
 
     def samples(self, index: int) -> NDArray[np.float32]:
         """Samples of utterance `index`, float32 in -1..1 at 16 kHz."""
@@ -153,8 +155,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--size", type=int, default=9000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--answers", type=float, default=ANSWERS, help="share of answers, 0 to 1")
     options = parser.parse_args()
-    build(options.out, options.size, options.seed)
+    build(options.out, options.size, options.seed, options.answers)
 
 
 if __name__ == "__main__":

@@ -128,6 +128,7 @@ def main() -> None:
     parser.add_argument("--pitch-steps", type=int, default=600)
     parser.add_argument("--out", type=Path, help="hift.pt to write, in half precision")
     parser.add_argument("--tokenizer", type=Path, help="Step-Audio-Tokenizer, for the evaluation")
+    parser.add_argument("--begin", type=Path, help="hift.pt to go on from, instead of from nothing")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -136,10 +137,13 @@ def main() -> None:
     data = [sounding(corpus, i, config) for i in chosen(corpus, 1000, 500, held_out=False)]
     print(f"{sum(len(item.mel) for item in data) * 256 / 22050 / 60:.0f} minutes", flush=True)
     model = Hift(config.hift)
-    with torch.no_grad():
-        # In Hz from the start: from zero it would take hundreds of steps to get there.
-        model.f0_predictor.classifier.weight.mul_(20)
-        model.f0_predictor.classifier.bias.fill_(60)
+    if options.begin:
+        load_into(model, options.begin)
+    else:
+        with torch.no_grad():
+            # In Hz from the start: from zero it would take hundreds of steps to get there.
+            model.f0_predictor.classifier.weight.mul_(20)
+            model.f0_predictor.classifier.bias.fill_(60)
     speed_up(model)
     distance = SpectralLoss(config.sample_rate)
 

@@ -9,6 +9,7 @@ import io
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import sentencepiece
 import torch
@@ -69,6 +70,10 @@ def train_vocabulary(lines: list[str], whole: list[str]) -> bytes:
     return writer.getvalue()
 
 
+_Cache = tuple[Tensor, Tensor]
+"""Keys and values of earlier rows, [1 or batch, groups, rows, head width] each."""
+
+
 class _Attention(nn.Module):
     def __init__(self, config: Step1Config) -> None:
         super().__init__()
@@ -79,15 +84,20 @@ class _Attention(nn.Module):
         self.v_proj = nn.Linear(width, shared, bias=False)
         self.o_proj = nn.Linear(width, width, bias=False)
 
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor, before: "_Cache | None") -> tuple[Tensor, "_Cache"]:
         def split(rows: Tensor) -> Tensor:
             return rows.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
 
         each = self.config.heads_per_group
-        keys = split(self.k_proj(x)).repeat_interleave(each, dim=1)
-        values = split(self.v_proj(x)).repeat_interleave(each, dim=1)
+        cache = split(self.k_proj(x)), split(self.v_proj(x))
+        if before is not None:
+            cache = tuple(  # type: ignore[assignment]
+                torch.cat((old.expand(len(x), -1, -1, -1), new), dim=2)
+                for old, new in zip(before, cache, strict=True)
+            )
+        keys, values = (part.repeat_interleave(each, dim=1) for part in cache)
         mixed = F.scaled_dot_product_attention(split(self.q_proj(x)), keys, values, attn_mask=bias)
-        return self.o_proj(mixed.transpose(1, 2).flatten(2))
+        return self.o_proj(mixed.transpose(1, 2).flatten(2)), cache
 
 
 class _Mlp(nn.Module):
@@ -109,9 +119,12 @@ class _Layer(nn.Module):
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.mlp = _Mlp(config)
 
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), bias)
-        return x + self.mlp(self.post_attention_layernorm(x))
+    def forward(
+        self, x: Tensor, bias: Tensor, before: "_Cache | None" = None
+    ) -> tuple[Tensor, "_Cache"]:
+        attended, cache = self.self_attn(self.input_layernorm(x), bias, before)
+        x = x + attended
+        return x + self.mlp(self.post_attention_layernorm(x)), cache
 
 
 class _Body(nn.Module):
@@ -141,22 +154,38 @@ class LanguageModel(nn.Module):
                     parameter, std=deviation / (2 * config.num_hidden_layers) ** (0.5 * residual)
                 )
 
-    def hidden(self, ids: Tensor) -> Tensor:
-        """[batch, length] -> [batch, length, width]; padding stands on the right."""
+    def hidden(self, ids: Tensor, shared: Tensor | None = None) -> Tensor:
+        """[batch, length] -> [batch, length, width]; padding stands on the right.
+
+        `shared` [n] stands before every row and is computed once.
+        """
+        first = 0 if shared is None else len(shared)
         x = self.model.embed_tokens(ids)
-        length = ids.shape[1]
-        bias = sqrt_bias(self.slopes, torch.arange(length), length).transpose(0, 1)[None]
+        bias = self._bias(first, first + ids.shape[1])
+        if shared is None:
+            for layer in self.model.layers:
+                x, _ = layer(x, bias)
+            return self.model.norm(x)
+        start, start_bias = self.model.embed_tokens(shared)[None], self._bias(0, first)
         for layer in self.model.layers:
-            x = layer(x, bias)
+            start, cache = layer(start, start_bias)
+            x, _ = layer(x, bias, cache)
         return self.model.norm(x)
 
+    def _bias(self, begin: int, end: int) -> Tensor:
+        return sqrt_bias(self.slopes, torch.arange(begin, end), end).transpose(0, 1)[None]
 
-def teach(model: LanguageModel, rows: list[tuple[list[int], int]]) -> tuple[Tensor, float, float]:
+
+class Row(NamedTuple):
+    """Ids, how many of them are prompt, and how many of those other rows begin with too."""
+
+    ids: list[int]
+    prompt: int
+    shared: int = 0
+
+
+def teach(model: LanguageModel, rows: list[Row]) -> tuple[Tensor, float, float]:
     """Cross-entropy of what follows each prompt.
-
-    Args:
-        model: learns.
-        rows: ids, and how many of them are prompt.
 
     Returns:
         Loss; share of target tokens guessed right; share of rows guessed right as a whole.
@@ -167,26 +196,32 @@ def teach(model: LanguageModel, rows: list[tuple[list[int], int]]) -> tuple[Tens
     return loss, sum(part[2] for part in parts) / count, sum(part[3] for part in parts) / len(rows)
 
 
-def _alike(rows: list[tuple[list[int], int]]) -> list[list[tuple[list[int], int]]]:
-    """Rows in groups of similar length, so that little is padding."""
-    groups: list[list[tuple[list[int], int]]] = []
-    for row in sorted(rows, key=lambda row: len(row[0])):
-        if not groups or len(row[0]) > 1.35 * len(groups[-1][0][0]) + 8:
+def _alike(rows: list[Row]) -> list[list[Row]]:
+    """Rows in groups of one beginning and similar length, so that little is padding."""
+    groups: list[list[Row]] = []
+    for row in sorted(rows, key=lambda row: (row.ids[: row.shared], len(row.ids))):
+        first = groups[-1][0] if groups else None
+        if (
+            first is None
+            or first.ids[: first.shared] != row.ids[: row.shared]
+            or len(row.ids) - row.shared > 1.35 * (len(first.ids) - first.shared) + 8
+        ):
             groups.append([])
         groups[-1].append(row)
     return groups
 
 
-def _teach(model: LanguageModel, rows: list[tuple[list[int], int]]) -> tuple[Tensor, int, int, int]:
+def _teach(model: LanguageModel, rows: list[Row]) -> tuple[Tensor, int, int, int]:
     """Sum of the cross-entropy, number of targets, targets right, whole rows right."""
-    longest = len(rows[-1][0])
+    shared = rows[0].shared
+    longest = len(rows[-1].ids) - shared
     ids = torch.zeros(len(rows), longest, dtype=torch.int64)
     wanted = torch.zeros(len(rows), longest, dtype=torch.bool)
-    for n, (row, prompt) in enumerate(rows):
-        ids[n, : len(row)] = torch.tensor(row)
-        wanted[n, prompt : len(row)] = True
+    for n, row in enumerate(rows):
+        ids[n, : len(row.ids) - shared] = torch.tensor(row.ids[shared:])
+        wanted[n, row.prompt - shared : len(row.ids) - shared] = True
     # float32: attention over short rows is slower in bfloat16 on a CPU.
-    hidden = model.hidden(ids[:, :-1])
+    hidden = model.hidden(ids[:, :-1], torch.tensor(rows[0].ids[:shared]) if shared else None)
     logits = model.lm_head(hidden[wanted[:, 1:]])
     targets = ids[:, 1:][wanted[:, 1:]]
     right = logits.argmax(-1) == targets

@@ -90,6 +90,17 @@ def render(text: str, rendering: Rendering) -> Utterance:
     return Utterance(samples, phones)
 
 
+def live(samples: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
+    """An utterance as a live stream holds it: silence before and behind, through a microphone.
+
+    Voice activity detection hands on what lies a little before the speech, and the pause behind it
+    up to the moment when a reply is begun.
+    """
+    rng = random.Random(seed)
+    around = (int(rng.uniform(0, 0.4) * SAMPLE_RATE), int(rng.uniform(0, 0.7) * SAMPLE_RATE))
+    return vary(np.pad(samples, around), seed)
+
+
 def vary(samples: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
     """A microphone's view of speech.
 

@@ -19,7 +19,7 @@ from parley_tokenizer.linguistic import LinguisticSlots, LinguisticTokenizer
 from parley_tokenizer.segments import SegmentPlan, SemanticSlots
 from parley_tokenizer.semantic import SemanticTokenizer
 from parley_tokenizer.wave import set_peak
-from speech import vary
+from speech import live
 
 SLOTS = 24
 
@@ -84,7 +84,7 @@ def _tokens(indices: list[int]) -> list[tuple[NDArray[np.int16], NDArray[np.int1
     asked = [i for i in indices if _CORPUS.utterances[i].role == "question"]
     varied = {i: np.zeros(0, np.int16) for i in indices}
     if asked:
-        heard = [vary(waves[indices.index(i)], 9_000_000 + i) for i in asked]
+        heard = [live(waves[indices.index(i)], 9_000_000 + i) for i in asked]
         streams = _TOKENIZER.streams(heard)
         varied |= {i: np.array(ids, np.int16) for i, ids in zip(asked, streams, strict=True)}
     return [(ids, varied[i]) for i, ids in zip(indices, clean, strict=True)]

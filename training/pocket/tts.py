@@ -1,21 +1,23 @@
 """Recipe of the TTS model: a voice's prompt, then text with its tag in; dual-code tokens out.
 
-Prompts are those of `parley_tts.prompt`, system prompts included. Nine of ten rows are answers of
-the one voice that answers, in the fixed rendering of their tag: a deterministic teacher is learnt
-many times sooner. The tenth is a cloned voice: some recording of a voice as prompt, another of the
+Prompts are those of `parley_tts.prompt`, system prompts included. Most rows are answers of the one
+voice that answers, in the fixed rendering of their tag: a deterministic teacher is learnt many
+times sooner. The others are cloned voices: some recording of a voice as prompt, another of the
 same voice, near it in rate and pitch, as target.
 """
 
 import argparse
 import random
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from chat import train_or_read_vocabulary
-from corpus import Corpus
-from language_model import AUDIO_OFFSET, LanguageModel, pocket_config, teach, write
+from corpus import Corpus, Spoken
+from language_model import AUDIO_OFFSET, LanguageModel, Row, pocket_config, teach, write
 from loop import fit
+from numpy.typing import NDArray
 from parley_tts.prompt import PromptBuilder, VoicePrompt
 from parley_tts.system_prompts import load_system_prompts
 from parley_tts.tags import strict_style
@@ -24,70 +26,87 @@ from speakers import write as write_speakers
 from step1.text_tokenizer import TextTokenizer
 from tokenise import Tokenizer, Tokens
 from torch import Tensor
+from writing import written_form
 
-BATCH = 16
-CLONED = 0.1
+BATCH = 32
+CLONED = 0.12
 MUSIC = {"RAP": "ParleyRAP", "哼唱": "Parley哼唱"}
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One utterance and its dual-code ids, int16 [n]."""
+
+    spoken: Spoken
+    ids: NDArray[np.int16]
+
+
+def recordings(corpus: Path, tokens: Path) -> list[Recording]:
+    """All utterances of a corpus."""
+    ids = Tokens.load(tokens).clean
+    return [Recording(*pair) for pair in zip(Corpus(corpus).utterances, ids, strict=True)]
 
 
 class Rows:
     """Utterances as prompt and target ids."""
 
     def __init__(
-        self, corpus: Corpus, tokens: Tokens, vocabulary: bytes, known: dict[str, Speaker]
+        self, listed: list[Recording], vocabulary: bytes, known: dict[str, Speaker]
     ) -> None:
-        self.corpus, self.tokens, self.known = corpus, tokens, known
+        self.known = known
         self.text = TextTokenizer(vocabulary, audio_offset=AUDIO_OFFSET)
         self.builder = PromptBuilder(
             self.text, load_system_prompts(), audio_token_offset=AUDIO_OFFSET
         )
-        spoken = corpus.utterances
-        answers = [i for i, each in enumerate(spoken) if each.role == "answer"]
-        self.train = [i for i in answers if not spoken[i].held_out]
-        self.test = [i for i in answers if spoken[i].held_out]
-        self.train.sort(key=lambda i: len(tokens.clean[i]))
-        self.voices: dict[str, list[int]] = {}
-        for i, each in enumerate(spoken):
-            if each.role == "question" and not each.held_out:
-                self.voices.setdefault(each.voice, []).append(i)
+        answers = [each for each in listed if each.spoken.role == "answer"]
+        self.train = [each for each in answers if not each.spoken.held_out]
+        self.test = [each for each in answers if each.spoken.held_out]
+        self.train.sort(key=lambda each: len(each.ids))
+        self.voices: dict[str, list[Recording]] = {}
+        for each in listed:
+            if each.spoken.role == "question" and not each.spoken.held_out:
+                self.voices.setdefault(each.spoken.voice, []).append(each)
 
-    def answer(self, index: int) -> tuple[list[int], int]:
-        """An answer of the voice that answers, with its tag."""
-        spoken = self.corpus.utterances[index]
+    def answer(self, each: Recording, rng: random.Random | None = None) -> Row:
+        """An answer of the voice that answers, with its tag; with `rng` written in some form."""
+        spoken = each.spoken
         speaker = self.known[MUSIC.get(spoken.tag, "Parley")]
-        text = f"({spoken.tag}){spoken.text}" if spoken.tag else spoken.text
-        return self._row(VoicePrompt(TRANSCRIPT, speaker.ids, speaker.name), text, index)
+        text = written_form(spoken.text, rng, rng.choice(".!")) if rng else spoken.text
+        text = f"({spoken.tag}){text}" if spoken.tag else text
+        voice = VoicePrompt(TRANSCRIPT, speaker.ids, speaker.name)
+        return self._row(voice, text, each, shared=True)
 
-    def cloned(self, rng: random.Random) -> tuple[list[int], int]:
+    def cloned(self, rng: random.Random) -> Row:
         """Another recording of a voice, prompted by one near it in manner."""
         voice = self.voices[rng.choice(sorted(self.voices))]
         target = rng.choice(voice)
-        manner = self.corpus.utterances[target].rendering
+        manner = target.spoken.rendering
 
-        def apart(i: int) -> float:
-            other = self.corpus.utterances[i].rendering
+        def apart(each: Recording) -> float:
+            other = each.spoken.rendering
             return abs(np.log(other.stretch / manner.stretch)) + abs(
                 np.log(other.pitch / manner.pitch)
             )
 
-        prompt = min((i for i in rng.sample(voice, min(40, len(voice))) if i != target), key=apart)
-        said = VoicePrompt(
-            self.corpus.utterances[prompt].text, tuple(self.tokens.clean[prompt].tolist())
-        )
-        return self._row(said, self.corpus.utterances[target].text, target)
+        others = rng.sample(voice, min(40, len(voice)))
+        prompt = min((each for each in others if each is not target), key=apart)
+        said = VoicePrompt(prompt.spoken.text, tuple(prompt.ids.tolist()))
+        return self._row(said, target.spoken.text, target, shared=False)
 
-    def _row(self, voice: VoicePrompt, text: str, index: int) -> tuple[list[int], int]:
-        prompt = self.builder.build(self.builder.voice_prefix(voice, strict_style(text)), text)
-        target = (self.tokens.clean[index].astype(np.int64) + AUDIO_OFFSET).tolist()
-        return [*prompt, *target, self.text.eot_id], len(prompt)
+    def _row(self, voice: VoicePrompt, text: str, each: Recording, *, shared: bool) -> Row:
+        prefix = self.builder.voice_prefix(voice, strict_style(text))
+        prompt = self.builder.build(prefix, text)
+        target = (each.ids.astype(np.int64) + AUDIO_OFFSET).tolist()
+        ids = [*prompt, *target, self.text.eot_id]
+        return Row(ids, len(prompt), len(prefix) if shared else 0)
 
-    def batch(self, seed: int) -> list[tuple[list[int], int]]:
+    def batch(self, seed: int) -> list[Row]:
         """Training rows of similar length."""
         rng = random.Random(seed)
         start = rng.randrange(0, len(self.train) - BATCH)
         return [
-            self.cloned(rng) if rng.random() < CLONED else self.answer(i)
-            for i in self.train[start : start + BATCH]
+            self.cloned(rng) if rng.random() < CLONED else self.answer(each, rng)
+            for each in self.train[start : start + BATCH]
         ]
 
 
@@ -95,6 +114,7 @@ def main() -> None:
     """Trains; prints figures on held-out answers; writes the folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--answers", type=Path, required=True, help="the corpus of answers alone")
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1500)
@@ -104,8 +124,9 @@ def main() -> None:
     torch.manual_seed(0)
     vocabulary = train_or_read_vocabulary(options.work)
     known = speakers(Tokenizer(options.tokenizer))
-    tokens = Tokens.load(options.work / "tokens.npz")
-    rows = Rows(Corpus(options.corpus), tokens, vocabulary, known)
+    listed = recordings(options.corpus, options.work / "tokens.npz")
+    listed += recordings(options.answers, options.work / "answer_tokens.npz")
+    rows = Rows(listed, vocabulary, known)
     model = LanguageModel(pocket_config(width=256, layers=4, heads=8, groups=2, inner=640))
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
@@ -117,7 +138,7 @@ def main() -> None:
     with torch.inference_mode():
         held = rows.test[:160]
         parts = [held[at : at + BATCH] for at in range(0, len(held), BATCH)]
-        figures = [teach(model, [rows.answer(i) for i in part])[:2] for part in parts]
+        figures = [teach(model, [rows.answer(each) for each in part])[:2] for part in parts]
     losses, right = (np.mean([float(each[column]) for each in figures]) for column in (0, 1))
     print(f"held-out loss {losses:.3f}, tokens right {right:.3f}, n={len(held)} utterances")
     if options.out:
