@@ -98,9 +98,9 @@ class Store:
 
     def __init__(self, client: "Redis | RedisCluster") -> None:
         self.client: Any = client
-        prelude = _source("prelude")
+        prelude = script_source("prelude")
         self._scripts = {
-            name: client.register_script(f"{prelude}\n{_source(name)}") for name in SCRIPTS
+            name: client.register_script(f"{prelude}\n{script_source(name)}") for name in SCRIPTS
         }
 
     @classmethod
@@ -199,7 +199,8 @@ SCRIPTS: Sequence[str] = (
 )
 
 
-def _source(name: str) -> str:
+def script_source(name: str) -> str:
+    """The Lua text of a script."""
     return (resources.files("parley_asr_context") / "lua" / f"{name}.lua").read_text()
 
 

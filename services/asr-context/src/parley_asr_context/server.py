@@ -6,7 +6,7 @@ import socket
 from functools import partial
 
 from paraformer.asr import Recognizer, find_checkpoint
-from parley.context.v1 import context_pb2_grpc
+from parley.context.v1 import context_pb2_grpc, quota_pb2_grpc
 from parley_core.errors import Unavailable
 from parley_core.logging import get_logger
 from parley_core.server import Server
@@ -14,11 +14,13 @@ from parley_core.settings import SettingsError
 from parley_core.telemetry import ENGINE_QUEUED, ENGINE_RUNNING
 from step1.text_tokenizer import TextTokenizer, TokenizerError
 
-from parley_asr_context import service
+from parley_asr_context import quota_service, service
 from parley_asr_context.engine.recognizer import RecognizerEngine
 from parley_asr_context.history import History
 from parley_asr_context.leases import Leases
 from parley_asr_context.prompt import TokenCounter
+from parley_asr_context.quota_service import QuotaService
+from parley_asr_context.quotas import Quotas
 from parley_asr_context.redis_store import Store
 from parley_asr_context.service import ContextService
 from parley_asr_context.sessions import Sessions
@@ -79,6 +81,11 @@ class ContextServer:
             context_pb2_grpc.add_ContextServiceServicer_to_server,
             self.servicer,
             service.FULL_NAME,
+        )
+        server.add(
+            quota_pb2_grpc.add_QuotaServiceServicer_to_server,
+            QuotaService(Quotas(self.store)),
+            quota_service.FULL_NAME,
         )
         ENGINE_RUNNING.labels("asr").set_function(lambda: self._engine.running)
         async with asyncio.TaskGroup() as group:
