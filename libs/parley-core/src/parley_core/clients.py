@@ -1,12 +1,15 @@
 """Channels to other services: TLS, keepalive, load balancing, and what travels with every call.
 
 A channel made here adds the current trace, tenant and the remaining deadline of the call being
-served to each call it starts; it adds nothing per message. Calls are never retried behind the
-caller's back: whether a stream can start again is the caller's knowledge. Failures are turned into
-typed errors by `Stage.errors`. Not for composing stages: that is the gateway's.
+served to each call it starts; it adds nothing per message. Once its certificate files are renewed,
+new calls go over a connection with the new ones and those under way end on theirs. Calls are never
+retried behind the caller's back: whether a stream can start again is the caller's knowledge.
+Failures are turned into typed errors by `Stage.errors`. Not for composing stages: that is the
+gateway's.
 """
 
 import json
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Generic, TypeVar
@@ -15,8 +18,9 @@ import grpc
 import grpc.aio
 
 from parley_core import context as call_context
+from parley_core.certificates import CertificateFiles, Certificates
 from parley_core.errors import Cancelled, Code, ParleyError, Unavailable, from_rpc_error
-from parley_core.settings import ClientSettings, ClientTlsSettings
+from parley_core.settings import ClientSettings
 from parley_core.telemetry import inject_trace
 
 StubT = TypeVar("StubT")
@@ -32,38 +36,32 @@ def connect(target: str | ClientSettings) -> grpc.aio.Channel:
         target: settings, or an address for a plaintext channel with the defaults.
 
     Raises:
-        OSError: a certificate file cannot be read.
+        CertificateError: a certificate file cannot be used.
     """
     settings = ClientSettings(address=target) if isinstance(target, str) else target
-    options = _options(settings)
-    if settings.tls is None:
-        channel = grpc.aio.insecure_channel(settings.address, options=options)
-    else:
-        channel = grpc.aio.secure_channel(
-            settings.address, _credentials(settings.tls), options=options
-        )
-    api_key = settings.api_key.get_secret_value() if settings.api_key else None
-    return ContextChannel(channel, settings.timeout_s, api_key)
+    return ContextChannel(settings)
 
 
 class ContextChannel(grpc.aio.Channel):
     """A channel whose calls carry trace, tenant and remaining deadline.
 
     Args:
-        channel: the channel that does the work.
-        timeout_s: deadline of calls that have none, in seconds.
-        api_key: sent as a bearer token.
+        settings: where to, and how.
+
+    Raises:
+        CertificateError: a certificate file cannot be used.
     """
 
-    def __init__(
-        self,
-        channel: grpc.aio.Channel,
-        timeout_s: float | None = None,
-        api_key: str | None = None,
-    ):
-        self._channel = channel
-        self._timeout_s = timeout_s
-        self._api_key = api_key
+    def __init__(self, settings: ClientSettings):
+        tls = settings.tls
+        self._settings = settings
+        self._files = (
+            None if tls is None else CertificateFiles(tls.cert_file, tls.key_file, tls.ca_file)
+        )
+        self._channel = _open(settings, self._files.contents if self._files else None)
+        # Replaced ones; each lives as long as a call on it.
+        self._replaced: weakref.WeakSet[grpc.aio.Channel] = weakref.WeakSet()
+        self._api_key = settings.api_key.get_secret_value() if settings.api_key else None
 
     async def __aenter__(self) -> "ContextChannel":
         return self
@@ -73,7 +71,8 @@ class ContextChannel(grpc.aio.Channel):
 
     async def close(self, grace: float | None = None) -> None:
         """Closes the channel; calls still running are cancelled after ``grace`` seconds."""
-        await self._channel.close(grace)
+        for channel in (*self._replaced, self._channel):
+            await channel.close(grace)
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         """The state of the connection."""
@@ -89,21 +88,42 @@ class ContextChannel(grpc.aio.Channel):
 
     def unary_unary(self, *args: Any, **kwargs: Any) -> Any:
         """A callable for a method."""
-        return self._with_context(self._channel.unary_unary(*args, **kwargs))
+        return self._method("unary_unary", *args, **kwargs)
 
     def unary_stream(self, *args: Any, **kwargs: Any) -> Any:
         """A callable for a method."""
-        return self._with_context(self._channel.unary_stream(*args, **kwargs))
+        return self._method("unary_stream", *args, **kwargs)
 
     def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
         """A callable for a method."""
-        return self._with_context(self._channel.stream_unary(*args, **kwargs))
+        return self._method("stream_unary", *args, **kwargs)
 
     def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
         """A callable for a method."""
-        return self._with_context(self._channel.stream_stream(*args, **kwargs))
+        return self._method("stream_stream", *args, **kwargs)
 
-    def _with_context(self, start: Callable[..., Any]) -> Callable[..., Any]:
+    def _method(self, kind: str, *args: Any, **kwargs: Any) -> Callable[..., Any]:
+        channel = self._channel
+        start = getattr(channel, kind)(*args, **kwargs)
+
+        def current() -> Callable[..., Any]:
+            nonlocal channel, start
+            self._renew()
+            if channel is not self._channel:
+                channel = self._channel
+                start = getattr(channel, kind)(*args, **kwargs)
+            return start  # type: ignore[no-any-return]
+
+        return self._with_context(current)
+
+    def _renew(self) -> None:
+        """Opens another channel when the certificates were renewed: gRPC has no other way."""
+        renewed = self._files.renewed() if self._files else None
+        if renewed is not None:
+            self._replaced.add(self._channel)
+            self._channel = _open(self._settings, renewed)
+
+    def _with_context(self, current: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
         def call(
             *args: Any,
             timeout: float | None = None,
@@ -117,9 +137,17 @@ class ContextChannel(grpc.aio.Channel):
                 pairs.append((call_context.TENANT_METADATA_KEY, tenant))
             if self._api_key is not None:
                 pairs.append(("authorization", f"Bearer {self._api_key}"))
-            limits = [timeout if timeout is not None else self._timeout_s, call_context.remaining()]
+            limits = [
+                timeout if timeout is not None else self._settings.timeout_s,
+                call_context.remaining(),
+            ]
             bounded = [limit for limit in limits if limit is not None]
-            return start(*args, timeout=min(bounded, default=None), metadata=pairs, **kwargs)
+            started = current()(*args, timeout=min(bounded, default=None), metadata=pairs, **kwargs)
+            if self._files is not None:
+                channel = self._channel
+                # A channel that was replaced would close under the call: the call holds on to it.
+                started.add_done_callback(lambda _, held=channel: None)
+            return started
 
         return call
 
@@ -212,9 +240,13 @@ def _options(settings: ClientSettings) -> list[tuple[str, Any]]:
     return options
 
 
-def _credentials(tls: ClientTlsSettings) -> grpc.ChannelCredentials:
-    return grpc.ssl_channel_credentials(
-        root_certificates=tls.ca_file.read_bytes() if tls.ca_file else None,
-        private_key=tls.key_file.read_bytes() if tls.key_file else None,
-        certificate_chain=tls.cert_file.read_bytes() if tls.cert_file else None,
+def _open(settings: ClientSettings, certificates: Certificates | None) -> grpc.aio.Channel:
+    options = _options(settings)
+    if certificates is None:
+        return grpc.aio.insecure_channel(settings.address, options=options)
+    credentials = grpc.ssl_channel_credentials(
+        root_certificates=certificates.authority,
+        private_key=certificates.key,
+        certificate_chain=certificates.chain,
     )
+    return grpc.aio.secure_channel(settings.address, credentials, options=options)

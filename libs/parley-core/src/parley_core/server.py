@@ -3,7 +3,7 @@
 Invariants: health says SERVING only between the end of the warm-up and the start of the drain;
 outside of that new calls are refused with UNAVAILABLE (WARMING_UP or DRAINING) and RetryInfo; calls
 that run when SIGTERM comes may finish within ``drain_timeout_s``, and end as UNAVAILABLE (DRAINING)
-after it; a second SIGTERM ends the wait. Connections end after ``limits.max_connection_age_s``,
+after it; a second SIGTERM ends the wait. Connections end after ``keepalive.max_connection_age_s``,
 between calls, so that callers look for newcomers; renewed certificates are taken up. Once serving,
 one log line with event ``serving`` tells the bound ports. A taken port ends the process with one
 line on stderr and status 3. Not for anything of a service's domain.

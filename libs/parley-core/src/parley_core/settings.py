@@ -85,12 +85,6 @@ class LimitSettings(SettingsSection):
 
     max_message_bytes: int = Field(16 * 1024 * 1024, ge=1024)
     max_concurrent_rpcs: int | None = Field(None, ge=1, description="None: no limit.")
-    max_connection_age_s: float | None = Field(
-        60.0,
-        ge=1,
-        description="Then the caller connects anew, calls under way aside, and finds new pods."
-        " None: never.",
-    )
 
 
 class KeepaliveSettings(SettingsSection):
