@@ -16,6 +16,7 @@ from parley.context.v1 import context_pb2 as pb
 from parley.context.v1 import context_pb2_grpc
 from parley_asr_context.keys import SessionName
 from parley_asr_context.redis_store import Store
+from parley_asr_context.settings import RedisSettings
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +29,9 @@ def redis_server(tmp_path_factory):
 
 @pytest.fixture(params=["client", "cluster_client"])
 async def store(request, redis_server):
-    store = Store.connect(redis_server.url, cluster=request.param == "cluster_client", retries=1)
+    store = Store.connect(
+        RedisSettings(url=redis_server.url, cluster=request.param == "cluster_client", retries=1)
+    )
     await store.client.flushall()
     yield store
     await store.aclose()

@@ -17,6 +17,7 @@ from parley_asr_context.quotas import (
     tenant_keys,
 )
 from parley_asr_context.redis_store import Store
+from parley_asr_context.settings import RedisSettings
 from parley_core.server import Server
 from parley_core.settings import ServiceSettings
 from parley_core.testing import rpc_fails, serving
@@ -64,7 +65,7 @@ async def let_pass(store, tenant, seconds):
 async def test_many_that_ask_at_once_get_what_the_bucket_holds_and_no_more(
     quotas, redis_server, tenant
 ):
-    other = Store.connect(redis_server.url, retries=1)
+    other = Store.connect(RedisSettings(url=redis_server.url, retries=1))
     both = (quotas, Quotas(other))
     asked = [admit(both[n % 2], tenant, starts(10), f"s{n}") for n in range(100)]
     refusals = await asyncio.gather(*asked)

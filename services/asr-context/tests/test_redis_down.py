@@ -8,6 +8,7 @@ from parley_asr_context.history import History
 from parley_asr_context.keys import SessionName
 from parley_asr_context.redis_store import Store
 from parley_asr_context.sessions import Sessions
+from parley_asr_context.settings import RedisSettings
 from parley_asr_context.token_counter import ByteCounter
 from parley_asr_context.transcription_queue import TranscriptionQueue
 from parley_asr_context.turns import Draft, TranscriptState, Turns
@@ -29,7 +30,7 @@ def server(tmp_path):
 
 
 async def test_no_acknowledged_turn_is_lost_when_redis_is_killed_and_comes_back(server):
-    store = Store.connect(server.url, retries=1, timeout_s=1)
+    store = Store.connect(RedisSettings(url=server.url, retries=1, timeout_s=1))
     assert await store.check(), "the fixture runs with the append-only file on"
     turns, queue = Turns(store, max_turns=999, audio_ttl=60), TranscriptionQueue(store)
     history = History(turns, queue, ByteCounter(), requeue_after=60)
@@ -63,7 +64,9 @@ async def test_no_acknowledged_turn_is_lost_when_redis_is_killed_and_comes_back(
 
 
 async def test_an_absent_redis_is_told_at_once(tmp_path):
-    store = Store.connect(f"unix://{tmp_path}/nobody.sock", retries=1, timeout_s=1)
+    store = Store.connect(
+        RedisSettings(url=f"unix://{tmp_path}/nobody.sock", retries=1, timeout_s=1)
+    )
     async with asyncio.timeout(5):
         with pytest.raises(Unavailable):
             await store.check()
@@ -74,7 +77,7 @@ async def test_an_absent_redis_is_told_at_once(tmp_path):
 
 async def test_a_cancelled_call_stays_cancelled(server):
     """redis-py on Python 3.11 can swallow a cancellation; the store hands it on."""
-    store = Store.connect(server.url)
+    store = Store.connect(RedisSettings(url=server.url))
     await Sessions(store).create(NAME, ttl=60)
 
     async def forever():

@@ -28,8 +28,6 @@ from parley_core.errors import (
     Unavailable,
 )
 from redis.asyncio import Redis, RedisCluster
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import (
     BusyLoadingError,
     ClusterDownError,
@@ -43,6 +41,8 @@ from redis.exceptions import (
 )
 
 from parley_asr_context.keys import SessionName
+from parley_asr_context.redis_client import open_client
+from parley_asr_context.settings import RedisSettings
 
 RETRY_AFTER_S = 1.0
 """When a caller should come back after a failure of Redis, seconds."""
@@ -104,36 +104,9 @@ class Store:
         }
 
     @classmethod
-    def connect(
-        cls,
-        url: str,
-        *,
-        cluster: bool = False,
-        timeout_s: float = 5.0,
-        retries: int = 3,
-        max_connections: int = 256,
-    ) -> "Store":
-        """Prepare a store; the first command connects.
-
-        Args:
-            url: `redis://`, `rediss://` or `unix://`, with the database and the credentials in it.
-            cluster: `url` names a node of a Redis Cluster.
-            timeout_s: Bound on connecting and on one reply, seconds.
-            retries: How often one command is tried again after a failure, 50 ms to 1 s apart.
-            max_connections: Bound on the sockets of this process.
-        """
-        retry = Retry(ExponentialWithJitterBackoff(cap=1.0, base=0.05), retries)
-        kind: Any = RedisCluster if cluster else Redis
-        return cls(
-            kind.from_url(
-                url,
-                retry=retry,
-                socket_timeout=timeout_s,
-                socket_connect_timeout=timeout_s,
-                health_check_interval=15,
-                max_connections=max_connections,
-            )
-        )
+    def connect(cls, settings: RedisSettings) -> "Store":
+        """Prepare a store; the first command connects."""
+        return cls(open_client(settings))
 
     async def check(self) -> bool:
         """Ask Redis whether it is there, and whether its append-only file is on.

@@ -24,7 +24,7 @@ from parley_asr_context.quotas import Quotas
 from parley_asr_context.redis_store import Store
 from parley_asr_context.service import ContextService
 from parley_asr_context.sessions import Sessions
-from parley_asr_context.settings import AsrContextSettings, RedisSettings
+from parley_asr_context.settings import AsrContextSettings
 from parley_asr_context.token_counter import ByteCounter, ChatTokenCounter
 from parley_asr_context.transcription_queue import TranscriptionQueue
 from parley_asr_context.turns import Turns
@@ -52,7 +52,7 @@ class ContextServer:
         self._settings = settings
         self._engine = engine
         transcription = settings.transcription
-        self.store = _connect(settings.redis)
+        self.store = Store.connect(settings.redis)
         self.queue = TranscriptionQueue(self.store)
         self.turns = Turns(
             self.store,
@@ -157,16 +157,6 @@ class ContextServer:
                     raise
                 _log.warning("waiting_for_redis")
                 await asyncio.sleep(self._settings.redis.check_interval_s)
-
-
-def _connect(redis: RedisSettings) -> Store:
-    return Store.connect(
-        redis.url.get_secret_value(),
-        cluster=redis.cluster,
-        timeout_s=redis.timeout_s,
-        retries=redis.retries,
-        max_connections=redis.max_connections,
-    )
 
 
 def _load(settings: AsrContextSettings) -> Recognizer:

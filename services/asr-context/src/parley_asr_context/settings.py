@@ -1,10 +1,25 @@
 """Settings of the asr-context service. Durations are in seconds."""
 
 from pathlib import Path
+from typing import Annotated
 
 from parley_core.settings import ServiceSettings, SettingsSection
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
+
+
+class SentinelSettings(SettingsSection):
+    """The Sentinels that know which Redis is the master."""
+
+    addresses: tuple[Annotated[str, Field(pattern=r"^\S+:[0-9]{1,5}$")], ...] = Field(
+        min_length=1, description="host:port of each."
+    )
+    master: str = Field("mymaster", min_length=1, description="The name they watch it by.")
+    username: str | None = None
+    password: SecretStr | None = Field(None, description="Of the Sentinels, not of Redis.")
+    tls: bool = Field(
+        False, description="Speak TLS to them, trusting the ssl_ca_certs of redis.url."
+    )
 
 
 class RedisSettings(SettingsSection):
@@ -15,6 +30,9 @@ class RedisSettings(SettingsSection):
         description="redis://, rediss:// or unix://, with credentials and database in it.",
     )
     cluster: bool = Field(False, description="The URL names a node of a Redis Cluster.")
+    sentinel: SentinelSettings | None = Field(
+        None, description="Ask these where the master is; the host in the URL is not used then."
+    )
     timeout_s: float = Field(5.0, gt=0, description="Of connecting, and of one reply.")
     retries: int = Field(3, ge=0, description="Of one command, 50 ms to 1 s apart.")
     max_connections: int = Field(256, ge=4)
@@ -23,6 +41,12 @@ class RedisSettings(SettingsSection):
     require_append_only: bool = Field(
         False, description="Refuse to start on a Redis that may lose acknowledged writes."
     )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "RedisSettings":
+        if self.cluster and self.sentinel is not None:
+            raise ValueError("a Redis Cluster needs no Sentinel: give one of cluster and sentinel")
+        return self
 
 
 class SessionSettings(SettingsSection):

@@ -1,0 +1,64 @@
+"""The redis-py client of a deployment of Redis: one server, a Cluster, or a master behind Sentinel.
+
+Contract: nothing connects before the first command; every wait is bounded. Behind Sentinel the
+master is asked for at every new connection, and commands that meet a failover are tried again as
+others are. Not for what is done with the client (`redis_store`).
+"""
+
+from typing import Any
+
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.connection import SSLConnection, parse_url
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import ExponentialWithJitterBackoff
+
+from parley_asr_context.settings import RedisSettings, SentinelSettings
+
+
+def open_client(settings: RedisSettings) -> "Redis | RedisCluster":
+    """A client that connects with its first command."""
+    url = settings.url.get_secret_value()
+    bounds: dict[str, Any] = {
+        "socket_timeout": settings.timeout_s,
+        "socket_connect_timeout": settings.timeout_s,
+    }
+    options: dict[str, Any] = {
+        **bounds,
+        "retry": Retry(ExponentialWithJitterBackoff(cap=1.0, base=0.05), settings.retries),
+        "health_check_interval": 15,
+        "max_connections": settings.max_connections,
+    }
+    if settings.sentinel is not None:
+        return _behind_sentinel(url, settings.sentinel, bounds, options)
+    kind: Any = RedisCluster if settings.cluster else Redis
+    return kind.from_url(url, **options)  # type: ignore[no-any-return]
+
+
+def _behind_sentinel(
+    url: str, sentinel: SentinelSettings, bounds: dict[str, Any], options: dict[str, Any]
+) -> Redis:
+    """The master's credentials, database and TLS come from the URL; its address does not."""
+    told: dict[str, Any] = dict(parse_url(url))
+    for name in ("host", "port", "path"):
+        told.pop(name, None)
+    secure = told.pop("connection_class", None) is SSLConnection
+    trust = {name: value for name, value in told.items() if name.startswith("ssl_")}
+    watchers = Sentinel(
+        [_host_and_port(address) for address in sentinel.addresses],
+        sentinel_kwargs={
+            **bounds,
+            **({"ssl": True, **trust} if sentinel.tls else {}),
+            "username": sentinel.username,
+            "password": sentinel.password.get_secret_value() if sentinel.password else None,
+        },
+        **({"ssl": True} if secure else {}),
+        **told,
+        **options,
+    )
+    return watchers.master_for(sentinel.master)  # type: ignore[no-any-return]
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
