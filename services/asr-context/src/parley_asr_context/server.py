@@ -15,7 +15,9 @@ from parley_core.telemetry import ENGINE_QUEUED, ENGINE_RUNNING
 from step1.text_tokenizer import TextTokenizer, TokenizerError
 
 from parley_asr_context import quota_service, service
+from parley_asr_context.engine.contract import RecognitionEngine
 from parley_asr_context.engine.recognizer import RecognizerEngine
+from parley_asr_context.engine.simulator import SimulatedRecognizer
 from parley_asr_context.history import History
 from parley_asr_context.leases import Leases
 from parley_asr_context.prompt import TokenCounter
@@ -36,8 +38,7 @@ _log = get_logger(__name__)
 async def serve(settings: AsrContextSettings) -> None:
     """Serves until a signal ends it; SERVING once Redis answers and the models have run."""
     server = Server(settings, name="asr-context")
-    load = partial(_load, settings)
-    async with RecognizerEngine(load, threads=settings.threads) as engine:
+    async with _engine(settings) as engine:
         constellation = ContextServer(settings, engine)
         try:
             await constellation.run(server)
@@ -48,7 +49,7 @@ async def serve(settings: AsrContextSettings) -> None:
 class ContextServer:
     """Everything behind the edge, wired from the settings."""
 
-    def __init__(self, settings: AsrContextSettings, engine: RecognizerEngine) -> None:
+    def __init__(self, settings: AsrContextSettings, engine: RecognitionEngine) -> None:
         self._settings = settings
         self._engine = engine
         transcription = settings.transcription
@@ -157,6 +158,12 @@ class ContextServer:
                     raise
                 _log.warning("waiting_for_redis")
                 await asyncio.sleep(self._settings.redis.check_interval_s)
+
+
+def _engine(settings: AsrContextSettings) -> RecognizerEngine | SimulatedRecognizer:
+    if settings.engine == "simulator":
+        return SimulatedRecognizer(settings.simulator)
+    return RecognizerEngine(partial(_load, settings), threads=settings.threads)
 
 
 def _load(settings: AsrContextSettings) -> Recognizer:

@@ -18,7 +18,7 @@ from parley_core.audio import Resampler, pcm_format, read_frame
 from parley_core.errors import DeadlineExceeded, InvalidArgument
 
 from parley_asr_context import translation
-from parley_asr_context.engine.recognizer import RecognitionStream, RecognizerEngine
+from parley_asr_context.engine.contract import Recognition, RecognitionEngine
 from parley_asr_context.history import History
 from parley_asr_context.keys import SessionName, check_name
 from parley_asr_context.leases import Leases
@@ -48,7 +48,7 @@ class ContextService(context_pb2_grpc.ContextServiceServicer):
         turns: Turns,
         leases: Leases,
         history: History,
-        engine: RecognizerEngine,
+        engine: RecognitionEngine,
         *,
         session_settings: SessionSettings,
         transcription: TranscriptionSettings,
@@ -317,7 +317,7 @@ def _fence(fence: int) -> int:
     return fence
 
 
-def _partial(stream: RecognitionStream) -> _StreamResponse:
+def _partial(stream: Recognition) -> _StreamResponse:
     transcript = stream.transcript()
     return _StreamResponse(
         stable_text=transcript.stable,

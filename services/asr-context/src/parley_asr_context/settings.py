@@ -1,8 +1,9 @@
 """Settings of the asr-context service. Durations are in seconds."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
+from parley_core.pacing import PaceSettings
 from parley_core.settings import ServiceSettings, SettingsSection
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
@@ -84,12 +85,26 @@ class RequestLimits(SettingsSection):
     idle_timeout_s: float = Field(300, gt=0, description="Silence of a caller that ends a stream.")
 
 
+class SimulatorSettings(PaceSettings):
+    """The recogniser without models, for load tests."""
+
+    ttft: float = Field(0.03, ge=0, description="Seconds that one block of 600 ms takes.")
+    speed: float = Field(
+        50.0, ge=0, description="Seconds of audio a second besides; 0: without limit."
+    )
+
+
 class AsrContextSettings(ServiceSettings):
     """Settings of the asr-context service."""
 
     model_config = SettingsConfigDict(env_prefix="PARLEY_ASR_CONTEXT_")
 
     weights: Path = Field(description="A Step-Audio-Tokenizer folder, or the Paraformer in it.")
+    engine: Literal["models", "simulator"] = Field(
+        "models",
+        description="simulator: words by the clock, for what is not silent; weights are not read.",
+    )
+    simulator: SimulatorSettings = SimulatorSettings()
     device: str = "cpu"
     threads: int = Field(1, ge=1, description="Recognitions at the same time.")
     text_tokenizer: Path | None = Field(

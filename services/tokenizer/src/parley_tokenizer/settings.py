@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+from parley_core.pacing import PaceSettings
 from parley_core.settings import ServiceSettings, SettingsSection
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
@@ -40,6 +41,15 @@ class LevelSettings(SettingsSection):
         return RunningPeak(self.assumed_peak) if self.mode == "running_peak" else None
 
 
+class SimulatorSettings(PaceSettings):
+    """The engine without models, for load tests."""
+
+    ttft: float = Field(0.02, ge=0, description="Seconds that one step of the models takes.")
+    speed: float = Field(
+        50.0, ge=0, description="Seconds of audio a second besides; 0: without limit."
+    )
+
+
 class RequestLimits(SettingsSection):
     """What a single request may ask for."""
 
@@ -54,6 +64,10 @@ class TokenizerSettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="PARLEY_TOKENIZER_")
 
     weights: Path = Field(description="A Step-Audio-Tokenizer folder.")
+    engine: Literal["models", "simulator"] = Field(
+        "models", description="simulator: codes by the clock; the weights are not read."
+    )
+    simulator: SimulatorSettings = SimulatorSettings()
     device: Device = "cpu"
     threads: int = Field(1, ge=1, description="Of one step, on CPU.")
     slots: int = Field(32, ge=1, description="Live streams at a time.")

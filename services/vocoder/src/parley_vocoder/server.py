@@ -11,6 +11,7 @@ from parley_vocoder import service
 from parley_vocoder.config import load_config
 from parley_vocoder.contract import FlowModel
 from parley_vocoder.decoder import Decoder
+from parley_vocoder.engine.simulator import SimulatorEngine
 from parley_vocoder.engine.torch_engine import TorchEngine
 from parley_vocoder.engine.triton_engine import TritonEngine
 from parley_vocoder.service import VocoderService
@@ -30,13 +31,17 @@ async def serve(settings: VocoderSettings) -> None:
         await server.run(warm_up=engine.warm_up)
 
 
-def _engine(settings: VocoderSettings) -> TorchEngine | TritonEngine:
+def _engine(settings: VocoderSettings) -> TorchEngine | TritonEngine | SimulatorEngine:
     """The engine that the settings choose, not warmed up."""
     if settings.engine == "torch":
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         return TorchEngine(partial(load_decoders, settings), settings.torch_engine())
     folder = settings.weights / settings.models()[0].value
+    if settings.engine == "simulator":
+        return SimulatorEngine(
+            load_config(folder), settings.models(), settings.torch_engine(), settings.simulator
+        )
     return TritonEngine(
         settings.triton.address,
         load_config(folder).sample_rate,

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from parley_core.pacing import PaceSettings
 from parley_core.settings import ServiceSettings, SettingsSection
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -70,6 +71,15 @@ class TritonSection(SettingsSection):
     ready_timeout_s: float = Field(120.0, gt=0, description="Longest wait for it at start.")
 
 
+class SimulatorSection(PaceSettings):
+    """The engine without models, for load tests."""
+
+    ttft: float = Field(0.05, ge=0, description="Seconds that one window takes at least.")
+    speed: float = Field(
+        100.0, ge=0, description="Seconds of decoded sound a second besides; 0: without limit."
+    )
+
+
 class VocoderSettings(ServiceSettings):
     """Runs flow matching and HiFT over gRPC."""
 
@@ -78,10 +88,13 @@ class VocoderSettings(ServiceSettings):
     weights: Path = Field(
         description="A TTS-3B folder: holds CosyVoice-300M-25Hz and CosyVoice-300M-25Hz-Music."
     )
-    engine: Literal["torch", "triton"] = Field(
-        "torch", description="torch: in this process. triton: `python -m parley_vocoder.triton`."
+    engine: Literal["torch", "triton", "simulator"] = Field(
+        "torch",
+        description="torch: in this process. triton: `python -m parley_vocoder.triton`. simulator:"
+        " sound by the clock; of the weights only the configuration is read.",
     )
     triton: TritonSection = TritonSection()
+    simulator: SimulatorSection = SimulatorSection()
     flow_models: tuple[Literal["common", "music"], ...] = Field(
         ("common", "music"), min_length=1, description="Which of them to load."
     )
