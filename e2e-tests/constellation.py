@@ -1,4 +1,4 @@
-"""The real constellation on this machine, driven through the `parley` command alone."""
+"""The real constellation, driven through the `parley` command alone."""
 
 import asyncio
 import json
@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+
+from parley_client import Client
 
 DATA = Path(__file__).parent / "data"
 QUESTION = DATA / "question.wav"
@@ -35,10 +37,21 @@ class Result:
 
 @dataclass(frozen=True)
 class Constellation:
-    """A state folder and what runs there."""
+    """A state folder and what runs there, or a gateway somewhere else.
+
+    Attributes:
+        state: folder.
+        env: added to the environment of commands.
+        at: address of a gateway that was not started here.
+        api_key: sent with every call.
+        seeded: its weights are random numbers.
+    """
 
     state: Path
     env: dict[str, str]
+    at: str | None = None
+    api_key: str | None = None
+    seeded: bool = True
 
     def command(self, *arguments: object) -> list[str]:
         return [sys.executable, "-m", "parley_client", *(str(each) for each in arguments)]
@@ -62,14 +75,23 @@ class Constellation:
         )
 
     def environment(self) -> dict[str, str]:
-        return {**os.environ, **self.env, "PARLEY_STATE": str(self.state)}
+        env = {**os.environ, **self.env, "PARLEY_STATE": str(self.state)}
+        if self.at:
+            env["PARLEY_ADDRESS"] = self.at
+        if self.api_key:
+            env["PARLEY_API_KEY"] = self.api_key
+        return env
+
+    def client(self) -> Client:
+        """The SDK, connected."""
+        return Client(self.address, api_key=self.api_key)
 
     def status(self) -> dict[str, Any]:
         return self.parley("status", "--json").json
 
     @property
     def address(self) -> str:
-        return str(self.status()["address"])
+        return self.at or str(self.status_file()["address"])
 
     def pids(self) -> dict[str, int]:
         return {name: each["pid"] for name, each in self.status()["services"].items()}

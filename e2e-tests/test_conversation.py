@@ -11,7 +11,7 @@ from constellation import QUESTION, metric, until
 from parley.audio.v1 import audio_pb2
 from parley.conversation.v1 import conversation_pb2 as pb
 from parley.conversation.v1 import conversation_pb2_grpc
-from parley_client import Client, ConversationConfig, ParleyError, TurnPolicy
+from parley_client import ConversationConfig, ParleyError, TurnPolicy
 from parley_client.errors import typed_errors
 
 pytestmark = pytest.mark.e2e
@@ -78,7 +78,7 @@ class Talk:
 
 @pytest.fixture
 async def client(constellation):
-    async with Client(constellation.status_file()["address"]) as made:
+    async with constellation.client() as made:
         yield made
 
 
@@ -191,10 +191,13 @@ ENDING = {
 async def test_what_breaks_the_protocol_ends_the_stream_with_its_reason(
     constellation, requests, reason
 ):
-    async with grpc.aio.insecure_channel(constellation.status_file()["address"]) as channel:
+    key = constellation.api_key
+    async with grpc.aio.insecure_channel(constellation.address) as channel:
         stub = conversation_pb2_grpc.ConversationServiceStub(channel)
         call = stub.StreamingConverse(
-            iter([pb.StreamingConverseRequest(**each) for each in requests]), timeout=20
+            iter([pb.StreamingConverseRequest(**each) for each in requests]),
+            timeout=20,
+            metadata=(("authorization", f"Bearer {key}"),) if key else None,
         )
         with pytest.raises(ParleyError) as caught, typed_errors():
             async for _ in call:
@@ -228,15 +231,15 @@ def streams(constellation):
     return metric(gateway, "parley_gateway_streams")
 
 
-def test_a_client_that_vanishes_mid_reply_leaves_nothing_behind(constellation):
-    until(lambda: not any(constellation.running().values()), 10, "idle")
-    process = constellation.popen("talk", "--wav", QUESTION, "--seed", "3")
+def test_a_client_that_vanishes_mid_reply_leaves_nothing_behind(processes):
+    until(lambda: not any(processes.running().values()), 10, "idle")
+    process = processes.popen("talk", "--wav", QUESTION, "--seed", "3")
     try:
-        until(lambda: constellation.running()["vocoder"], 60, "a reply")
-        assert streams(constellation) == 1
+        until(lambda: processes.running()["vocoder"], 60, "a reply")
+        assert streams(processes) == 1
         process.send_signal(signal.SIGKILL)
-        until(lambda: not any(constellation.running().values()), 2.0, "all engines idle")
-        until(lambda: streams(constellation) == 0, 2.0, "no stream")
+        until(lambda: not any(processes.running().values()), 2.0, "all engines idle")
+        until(lambda: streams(processes) == 0, 2.0, "no stream")
     finally:
         process.kill()
         process.wait()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 from constellation import QUESTION, until
-from parley_client import Client, ConversationConfig, Recording
+from parley_client import ConversationConfig, Recording
 
 pytestmark = pytest.mark.e2e
 
@@ -30,7 +30,7 @@ def questions():
 
 async def test_concurrent_answers_equal_their_solo_runs(constellation):
     asks = list(questions())
-    async with Client(constellation.address) as client:
+    async with constellation.client() as client:
 
         async def ask(question):
             return await client.ask(**question, config=GREEDY).collect()
@@ -50,31 +50,29 @@ async def test_concurrent_answers_equal_their_solo_runs(constellation):
     assert len({answer.started.session for answer in [*solo, *together]}) == 2 * CALLS
 
 
-def test_a_client_that_is_killed_frees_every_engine_within_a_second(constellation):
-    until(lambda: not any(constellation.running().values()), 10, "idle")
-    process = constellation.popen("ask", QUESTION, "--seed", "3")
+def test_a_client_that_is_killed_frees_every_engine_within_a_second(processes):
+    until(lambda: not any(processes.running().values()), 10, "idle")
+    process = processes.popen("ask", QUESTION, "--seed", "3")
     try:
         # Mid-reply: speech is being made.
-        busy = until(
-            lambda: (running := constellation.running())["vocoder"] and running, 60, "a reply"
-        )
+        busy = until(lambda: (running := processes.running())["vocoder"] and running, 60, "a reply")
         assert busy["gateway"] > 0
         process.send_signal(signal.SIGKILL)
         killed = time.monotonic()
-        until(lambda: not any(constellation.running().values()), 1.0, "all engines idle")
+        until(lambda: not any(processes.running().values()), 1.0, "all engines idle")
         assert time.monotonic() - killed < 1.0
     finally:
         process.kill()
         process.wait()
 
 
-async def test_a_deadline_ends_the_work_of_every_stage(constellation):
+async def test_a_deadline_ends_the_work_of_every_stage(processes):
     from parley_client import DeadlineExceeded
 
-    async with Client(constellation.address) as client:
+    async with processes.client() as client:
         with pytest.raises(DeadlineExceeded):
             await client.ask(QUESTION, timeout=0.001).collect()
         await asyncio.to_thread(
-            until, lambda: not any(constellation.running().values()), 5, "all engines idle"
+            until, lambda: not any(processes.running().values()), 5, "all engines idle"
         )
         assert (await client.ask(text="Still there?", text_only=True).collect()).text

@@ -55,8 +55,8 @@ def replies(seen):
     return [each for each in seen["turns"] if each["who"] == "reply"]
 
 
-def test_one_talks_with_the_page_and_over_its_reply(constellation, microphone):
-    page = constellation.status()["page"]
+def test_one_talks_with_the_page_and_over_its_reply(processes, microphone):
+    page = processes.status()["page"]
     with browser(microphone) as window:
         window.open(f"{page}?autostart=1")
 
@@ -92,13 +92,11 @@ def test_one_talks_with_the_page_and_over_its_reply(constellation, microphone):
         assert not window.complaints()
 
 
-def test_one_writes_to_the_page_and_it_says_that_random_weights_mean_nothing(
-    constellation, tmp_path
-):
+def test_one_writes_to_the_page_and_it_says_that_random_weights_mean_nothing(processes, tmp_path):
     silence = tmp_path / "silence.wav"
     soundfile.write(silence, np.zeros(48_000, "int16"), 16_000, subtype="PCM_16")
     with browser(silence) as window:
-        window.open(constellation.status()["page"])
+        window.open(processes.status()["page"])
         window.run(
             "document.getElementById('text').value = arguments[0];"
             "document.getElementById('composer').requestSubmit();",

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")
-def paced(constellation, tmp_path_factory):
+def paced(processes, tmp_path_factory):
     made = Constellation(
         tmp_path_factory.mktemp("paced") / "state",
         {
@@ -24,7 +24,7 @@ def paced(constellation, tmp_path_factory):
             "PARLEY_CHAT_LLM_SIMULATOR__REPLY_TOKENS": "160",
         },
     )
-    up = made.parley("up", "--weights", constellation.status()["weights"])
+    up = made.parley("up", "--weights", processes.status()["weights"])
     assert up.status == 0, up.err
     yield made
     assert made.parley("down").status == 0
@@ -45,8 +45,8 @@ async def test_first_audio_leaves_before_the_chat_reply_is_complete(paced):
     assert sum(isinstance(event, TextDelta) for event in after) > 10
 
 
-def test_two_constellations_share_a_machine(constellation, paced):
-    first, second = constellation.status(), paced.status()
+def test_two_constellations_share_a_machine(processes, paced):
+    first, second = processes.status(), paced.status()
     assert first["serving"]
     assert second["serving"]
-    assert not set(constellation.pids().values()) & set(paced.pids().values())
+    assert not set(processes.pids().values()) & set(paced.pids().values())

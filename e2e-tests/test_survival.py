@@ -46,16 +46,16 @@ class Asker:
 @pytest.mark.parametrize(
     "service", ["tokenizer", "chat-llm", "tts", "vocoder", "asr-context", "gateway", "redis"]
 )
-async def test_a_killed_service_costs_typed_errors_and_nothing_else(constellation, service):
-    before = constellation.status_file()
-    async with Client(constellation.address) as client, asyncio.TaskGroup() as group:
+async def test_a_killed_service_costs_typed_errors_and_nothing_else(processes, service):
+    before = processes.status_file()
+    async with Client(processes.address) as client, asyncio.TaskGroup() as group:
         asker = Asker(client)
         asking = group.create_task(asker.run())
         await asker.answered(1, RECOVERY_S)
         os.kill(before["services"][service]["process"]["pid"], signal.SIGKILL)
         async with asyncio.timeout(RECOVERY_S):
             while True:
-                status = await asyncio.to_thread(constellation.status)
+                status = await asyncio.to_thread(processes.status)
                 restarted = (
                     status["services"][service]["restarts"]
                     > (before["services"][service]["restarts"])

@@ -12,23 +12,18 @@ ASK = ("ask", QUESTION, "--temperature", 0, "--seed", 5, "--max-tokens", 12, "--
 
 
 @pytest.fixture(scope="module")
-def triton(constellation, tmp_path_factory):
+def triton(processes, tmp_path_factory):
     made = Constellation(tmp_path_factory.mktemp("triton") / "state", {})
-    up = made.parley(
-        "up", "--vocoder", "triton", "--weights", constellation.status_file()["weights"]
-    )
+    up = made.parley("up", "--vocoder", "triton", "--weights", processes.status_file()["weights"])
     assert up.status == 0, up.err
     yield made
     assert made.parley("down").status == 0
 
 
-def test_tokens_and_sound_are_those_of_the_vocoder_in_its_own_process(
-    constellation, triton, tmp_path
-):
+def test_tokens_and_sound_are_those_of_the_vocoder_in_its_own_process(processes, triton, tmp_path):
     files = [tmp_path / "torch.wav", tmp_path / "triton.wav"]
     alone, hosted = (
-        made.parley(*ASK, "-o", file)
-        for made, file in zip((constellation, triton), files, strict=True)
+        made.parley(*ASK, "-o", file) for made, file in zip((processes, triton), files, strict=True)
     )
     assert alone.status == 0, alone.err
     assert hosted.status == 0, hosted.err

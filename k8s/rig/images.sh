@@ -40,7 +40,8 @@ download() {
 }
 if [ "$(cat "$cache/wheels.state" 2>/dev/null)" != "$state" ]; then
   download ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} --constraint requirements/constraints.txt \
-    --requirement images/base.txt --requirement images/torch.txt --requirement images/tools.txt hatchling
+    --requirement images/base.txt --requirement images/torch.txt --requirement images/tools.txt hatchling \
+    async-timeout    # redis wants it below Python 3.11.3; pip decides that by its own Python, not by --python-version
   grep '^silero-vad==' requirements/no-deps.txt | download --no-deps --requirement /dev/stdin
   echo "$state" > "$cache/wheels.state"
 fi
