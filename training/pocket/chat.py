@@ -52,10 +52,10 @@ from tokenise import Tokens
 from torch import Tensor
 from writing import with_digits, written_form
 
-TEXT_BATCH, SPOKEN_BATCH, MIXED_TEXT_BATCH = 80, 32, 32
+TEXT_BATCH, SPOKEN_BATCH, MIXED_TEXT_BATCH = 128, 32, 32
 TRANSCRIBE = "write down what you hear"
 CORRUPTED = 0.08
-SURROUNDED_TEXT, SURROUNDED_MIXED = 0.15, 0.5
+SURROUNDED_TEXT, SURROUNDED_MIXED = 0.05, 0.5
 """Share of rows with surroundings: few at first, arithmetic is learnt sooner on short rows."""
 
 
@@ -270,7 +270,7 @@ def main() -> None:
 
     def text_loss(step: int) -> tuple[Tensor, dict[str, float]]:
         loss, tokens, whole = teach(
-            model, written(rows, step, TEXT_BATCH, arithmetic=0.6, surrounded=SURROUNDED_TEXT)
+            model, written(rows, step, TEXT_BATCH, arithmetic=0.75, surrounded=SURROUNDED_TEXT)
         )
         return loss, {"loss": loss.item(), "tokens": tokens, "answers": whole}
 

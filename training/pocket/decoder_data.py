@@ -36,17 +36,25 @@ class Sounding:
     f0: NDArray[np.float32]
 
 
-def sounding(corpus: Corpus, index: int, config: DecoderConfig) -> Sounding:
-    """Prepares utterance `index`."""
+def sound_and_mel(
+    corpus: Corpus, index: int, config: DecoderConfig
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Utterance `index` at 22.05 kHz, cut to whole frames, and its mel [frames, 80]."""
     mel = config.mel
     settings = MelSettings(
         mel.sampling_rate, mel.n_fft, mel.hop_size, mel.win_size, mel.num_mels, mel.fmin, mel.fmax
     )
     sound = soxr.resample(corpus.samples(index), SAMPLE_RATE, mel.sampling_rate).astype(np.float32)
     sound = sound[: len(sound) // mel.hop_size * mel.hop_size]
-    frames = log_mel(sound, settings)
-    middle = np.pad(sound[mel.hop_size // 2 :], (0, mel.hop_size // 2))
-    f0 = fundamental(middle, mel.sampling_rate, mel.hop_size, len(frames))
+    return sound, log_mel(sound, settings)
+
+
+def sounding(corpus: Corpus, index: int, config: DecoderConfig) -> Sounding:
+    """Prepares utterance `index`."""
+    sound, frames = sound_and_mel(corpus, index, config)
+    hop = config.mel.hop_size
+    middle = np.pad(sound[hop // 2 :], (0, hop // 2))
+    f0 = fundamental(middle, config.mel.sampling_rate, hop, len(frames))
     whole = (np.clip(sound, -1, 1) * 32767).astype(np.int16)
     return Sounding(index, frames, whole, f0)
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from corpus import Corpus
-from decoder_data import chosen, decoder_config, sounding
-from loop import fit
+from decoder_data import chosen, decoder_config, sound_and_mel
+from loop import fit, half_is_fast
 from numpy.typing import NDArray
 from parley_tts.voices.features import PromptFeatureExtractor
 from parley_vocoder.engine.flow.length_regulator import even_positions
@@ -48,7 +48,7 @@ def items(
     return [
         Item(
             tokens.clean[i],
-            sounding(corpus, i, config).mel,
+            sound_and_mel(corpus, i, config)[1],
             extractor.speaker_embedding(corpus.samples(i), SAMPLE_RATE),
         )
         for i in indices
@@ -124,7 +124,7 @@ def losses(model: Flow, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, flo
     t = 1 - torch.cos(torch.rand(len(mel)) * 0.5 * math.pi)
     noise = torch.randn_like(mel)
     x = (1 - t)[:, None, None] * noise + t[:, None, None] * mel
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=half_is_fast()):
         velocity = model.estimator(
             x,
             mu * keep[:, None, None],

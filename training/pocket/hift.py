@@ -16,7 +16,7 @@ import torch
 from corpus import Corpus
 from decoder_data import Sounding, chosen, decoder_config, sounding
 from linguistic import edit_distance
-from loop import fit
+from loop import fit, half_is_fast
 from paraformer.asr import Recognizer
 from parley_tokenizer.linguistic import ENCODER_FOLDER
 from parley_tts.voices.mel import MelSettings, _mel_filters, log_mel
@@ -60,7 +60,7 @@ def speak(model: Hift, mel: Tensor, f0: Tensor) -> Tensor:
     offset = (torch.rand(len(mel), harmonics) * 2 - 1) * torch.pi
     offset[:, 0] = 0
     source, _ = model.m_source(f0, offset, torch.randn(len(mel), harmonics, samples))
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=half_is_fast()):
         magnitude, phase = model.spectrum(mel, source)
     spectrum = torch.polar(magnitude.float(), phase.float())
     window: Tensor = model.window  # type: ignore[assignment]
