@@ -236,7 +236,7 @@ async def test_the_edge_tells_refusal_balance_and_count(stub):
     ("path", "value", "reason"),
     [
         ("tenant", "", "NAME_MALFORMED"),
-        ("tenant", "a" * 300, "NAME_MALFORMED"),
+        ("tenant", "a" * 600, "NAME_MALFORMED"),
         ("slot__slot", "", "NAME_MALFORMED"),
         ("ttl__seconds", 0, "DURATION_NOT_POSITIVE"),
         ("limits__max_sessions", -1, "LIMIT_INVALID"),

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 FULL_NAME = "parley.context.v1.QuotaService"
 
-_MAX_NAME = 256
+_MAX_NAME = 512
 _MAX_SLOTS = 10_000
 _MAX_TTL_S = 3600.0
 _LEAST, _MOST = 1e-6, 1e9

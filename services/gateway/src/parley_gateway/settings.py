@@ -6,6 +6,7 @@ from parley_core.settings import ClientSettings, ServiceSettings, SettingsSectio
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from parley_gateway.admission.settings import AdmissionSettings
 from parley_gateway.function_settings import FunctionSettings
 from parley_gateway.turns.end_of_turn import Eagerness
 from parley_gateway.turns.rules import SpeculationRules
@@ -133,6 +134,7 @@ class GatewaySettings(ServiceSettings):
     vad: VadSettings = VadSettings()
     turns: TurnSettings = TurnSettings()
     sessions: SessionSettings = SessionSettings()
+    admission: AdmissionSettings = AdmissionSettings()
     functions: FunctionSettings = FunctionSettings()
     http: HttpSettings = HttpSettings()
     system_prompt: str = Field(DEFAULT_SYSTEM_PROMPT, description="Where no persona is given.")

@@ -12,6 +12,7 @@ from parley_gateway.settings import StagesSettings
 from parley_gateway.stages import chat, context, tokenizer, tts, vocoder
 from parley_gateway.stages.chat import ChatStage
 from parley_gateway.stages.context import ContextStage
+from parley_gateway.stages.quota import QuotaStage
 from parley_gateway.stages.tokenizer import TokenizerStage
 from parley_gateway.stages.tts import TtsStage
 from parley_gateway.stages.vocoder import VocoderStage
@@ -26,6 +27,7 @@ class Stages:
     tts: TtsStage
     vocoder: VocoderStage
     context: ContextStage
+    quota: QuotaStage
     channels: Mapping[str, grpc.aio.Channel]
 
 
@@ -47,6 +49,7 @@ async def open_stages(settings: StagesSettings, closing: AsyncExitStack) -> Stag
         TtsStage(channels[tts.STAGE], settings.tts.deadline_s),
         VocoderStage(channels[vocoder.STAGE], settings.vocoder.deadline_s),
         ContextStage(channels[context.STAGE], settings.context.deadline_s),
+        QuotaStage(channels[context.STAGE]),
         channels,
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 from parley.audio.v1 import audio_pb2
 from parley.chat.v1 import chat_pb2, chat_pb2_grpc, message_pb2
-from parley_core.errors import Internal, ResourceExhausted
+from parley_core.errors import Internal, ResourceExhausted, Unavailable
 
 from parley_gateway.names import new_id
 from parley_gateway.stages.call import server_stream, unary
@@ -20,6 +20,7 @@ from parley_gateway.stages.load import QueueLoad
 from parley_gateway.wire import from_struct, json_value, seconds, struct
 
 STAGE = "chat"
+_FULL = "ENGINE_OVERLOADED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +127,9 @@ class ChatStage:
 
         try:
             await server_stream(STAGE, self._stub.Generate, request, self._deadline, translate)
-        except ResourceExhausted as error:
-            self.load.refused(error.retry_after, time.monotonic())
+        except (ResourceExhausted, Unavailable) as error:
+            if error.reason == _FULL or isinstance(error, ResourceExhausted):
+                self.load.refused(error.retry_after, time.monotonic())
             raise
         if not ended:
             raise Internal(

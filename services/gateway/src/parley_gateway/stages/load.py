@@ -30,3 +30,8 @@ class QueueLoad:
     def wait(self, now: float) -> float:
         """Seconds that a request is expected to wait."""
         return self._wait * math.exp(min(0.0, self._at - now) / _FADE_S)
+
+    def falls_below(self, seconds: float, now: float) -> float:
+        """Seconds until the wait is expected to be shorter than this, if nothing new is seen."""
+        wait = self.wait(now)
+        return _FADE_S * math.log(wait / seconds) if wait > seconds else 0.0

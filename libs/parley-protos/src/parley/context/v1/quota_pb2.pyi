@@ -223,7 +223,7 @@ class AdmitSessionRequest(_message.Message):
     TAKE_FIELD_NUMBER: _builtins.int
     NEED_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
-    """Whose: 1 to 256 characters."""
+    """Whose: 1 to 512 characters."""
     @_builtins.property
     def limits(self) -> Global___QuotaLimits:
         """What the tenant may use."""
