@@ -15,13 +15,13 @@ from parley_chat_llm.chat_model import (
     ReplyFinished,
     ReplyFunctionCall,
     ReplyText,
-    SamplingDefaults,
 )
 from parley_chat_llm.wire import read_chat, write_event
 from parley_core.errors import FailedPrecondition, Unavailable
 from step1.chat_prompt import ChatTemplate, render
 from step1.config import Step1Config
 from step1.engine.contract import FinishReason, TokenDelta, Usage
+from step1.generation_config import SamplingDefaults
 from step1.messages import AudioPart, FunctionDeclaration, Message, Role, TextPart
 from step1.text_tokenizer import TextTokenizer
 from step1.tool_calls import render_call

@@ -26,21 +26,13 @@ from step1.engine.contract import (
     Usage,
 )
 from step1.engine.errors import translated_errors
+from step1.generation_config import SamplingDefaults
 from step1.logits import AllowedIds
 from step1.messages import FunctionDeclaration, Message, Role, TextPart
 from step1.text_tokenizer import TextTokenizer
 from step1.tool_calls import TextDelta, ToolCallError, ToolCallParser
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class SamplingDefaults:
-    """Sampling where the caller does not say; see `SamplingParams`."""
-
-    temperature: float = 0.7
-    top_p: float = 0.9
-    top_k: int = 50
 
 
 @dataclass(frozen=True, slots=True)

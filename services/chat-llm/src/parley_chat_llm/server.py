@@ -54,6 +54,7 @@ async def open_service(
     tokenizer = await asyncio.to_thread(
         TextTokenizer.load, settings.weights, audio_offset=config.audio_token_offset
     )
+    sampling = await asyncio.to_thread(settings.sampling.defaults, settings.weights)
     engine = await load_engine(settings, config)
     closing.push_async_callback(engine.close)
     await engine.start()
@@ -63,7 +64,7 @@ async def open_service(
             config,
             tokenizer,
             ChatTemplate(tokenizer, settings.bos),
-            sampling=settings.sampling.defaults(),
+            sampling=sampling,
             limits=settings.prompt_limits.limits(),
             system_prompt=system_prompt,
         )

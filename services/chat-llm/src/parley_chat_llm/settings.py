@@ -7,20 +7,24 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 from step1.chat_prompt import BosVariant
 from step1.engine.settings import EngineServiceSettings
+from step1.generation_config import SamplingDefaults
 
-from parley_chat_llm.chat_model import ChatLimits, SamplingDefaults
+from parley_chat_llm.chat_model import ChatLimits
 
 
 class SamplingSettings(SettingsSection):
-    """How replies are sampled where the caller does not say (spec 2.7)."""
+    """How replies are sampled where the caller does not say.
 
-    temperature: float = Field(0.7, ge=0, le=2)
-    top_p: float = Field(0.9, gt=0, le=1)
-    top_k: int = Field(50, ge=0, description="0: all.")
+    None: as the checkpoint's generation_config.json says, or else as is usual (spec 2.7).
+    """
 
-    def defaults(self) -> SamplingDefaults:
-        """As the chat model takes them."""
-        return SamplingDefaults(**self.model_dump())
+    temperature: float | None = Field(None, ge=0, le=2, description="Usual: 0.7.")
+    top_p: float | None = Field(None, gt=0, le=1, description="Usual: 0.9.")
+    top_k: int | None = Field(None, ge=0, description="0: all. Usual: 50.")
+
+    def defaults(self, checkpoint: Path) -> SamplingDefaults:
+        """As the chat model takes them; raises ConfigError for a broken generation_config.json."""
+        return SamplingDefaults().of_checkpoint(checkpoint).but(**self.model_dump())
 
 
 class PromptLimitSettings(SettingsSection):

@@ -71,6 +71,7 @@ async def open_service(
         TextTokenizer.load, settings.weights, audio_offset=config.audio_token_offset
     )
     voices = await asyncio.to_thread(_library, settings, tokenizer)
+    sampling = await asyncio.to_thread(settings.synthesis.sampling, settings.weights)
     engine = await load_engine(settings, config)
     closing.push_async_callback(engine.close)
     await engine.start()
@@ -87,8 +88,7 @@ async def open_service(
         audio_token_offset=config.audio_token_offset,
         limits=settings.synthesis.limits(),
         segment_limits=settings.segments.limits(),
-        top_k=settings.synthesis.top_k,
-        top_p=settings.synthesis.top_p,
+        sampling=sampling,
     )
     service.open(synthesizer, voices)
     telemetry.ENGINE_RUNNING.labels("tts").set_function(lambda: engine.stats().running)

@@ -143,13 +143,12 @@ async def _text(
 
 
 def _synthesis_request(setup: tts_pb2.SynthesisSetup) -> SynthesisRequest:
-    temperature = {"temperature": setup.temperature} if setup.HasField("temperature") else {}
     return SynthesisRequest(
         voice=setup.voice,
         style_tags=tuple(setup.style_tags),
         strict_tags=setup.strict_tags,
+        temperature=setup.temperature if setup.HasField("temperature") else None,
         seed=setup.seed if setup.HasField("seed") else None,
-        **temperature,
     )
 
 

@@ -6,11 +6,14 @@ from parley_core.settings import ClientSettings, SettingsSection
 from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 from step1.engine.settings import EngineServiceSettings, SimulatorSettings, VllmSettings
+from step1.generation_config import SamplingDefaults
 
 from parley_tts.prompt import BosPlacement
 from parley_tts.segmenter import SegmentLimits
-from parley_tts.synthesizer import SynthesisLimits
+from parley_tts.synthesizer import USUAL_SAMPLING, SynthesisLimits
 from parley_tts.voices.clone import CloneLimits
+
+_SAMPLING = {"temperature", "top_k", "top_p"}
 
 
 class SpeechSimulatorSettings(SimulatorSettings):
@@ -39,19 +42,28 @@ class SegmentSettings(SettingsSection):
 
 
 class SynthesisSettings(SettingsSection):
-    """Bounds of a stream, and sampling beyond what callers choose."""
+    """Bounds of a stream, and sampling where the caller does not say.
+
+    Sampling of None: as the checkpoint's generation_config.json says, or else as is usual.
+    """
 
     max_text_characters: int = Field(20_000, ge=1)
     max_length_ratio: float = Field(2.5, gt=0, description="Audio tokens over those expected.")
     min_length_ratio: float = Field(0.1, ge=0, le=1)
     min_guard_tokens: int = Field(75, ge=5)
     max_total_tokens: int = Field(8192, ge=1, description="Prompt and reply.")
-    top_k: int = Field(50, ge=0, description="0: all.")
-    top_p: float = Field(1.0, gt=0, le=1)
+    temperature: float | None = Field(None, ge=0, le=2, description="Usual: 0.7.")
+    top_k: int | None = Field(None, ge=0, description="0: all. Usual: 50.")
+    top_p: float | None = Field(None, gt=0, le=1, description="Usual: 1.0.")
 
     def limits(self) -> SynthesisLimits:
         """As the synthesizer takes them."""
-        return SynthesisLimits(**self.model_dump(exclude={"top_k", "top_p"}))
+        return SynthesisLimits(**self.model_dump(exclude=_SAMPLING))
+
+    def sampling(self, checkpoint: Path) -> SamplingDefaults:
+        """As the synthesizer takes it; raises ConfigError for a broken generation_config.json."""
+        given = self.model_dump(include=_SAMPLING)
+        return USUAL_SAMPLING.of_checkpoint(checkpoint).but(**given)
 
 
 class CloningSettings(SettingsSection):

@@ -33,6 +33,7 @@ from step1.engine.contract import (
     TokenDelta,
 )
 from step1.engine.errors import translated_errors
+from step1.generation_config import SamplingDefaults
 from step1.logits import AudioGrammar, RepetitionFilter
 
 from parley_tts.duration import speech_tokens
@@ -49,6 +50,9 @@ from parley_tts.tags import (
     strict_style,
 )
 from parley_tts.voices.voice import Voice
+
+USUAL_SAMPLING = SamplingDefaults(temperature=0.7, top_p=1.0, top_k=50)
+"""As the published TTS script samples (spec 3.6)."""
 
 
 class Decoder(StrEnum):
@@ -94,14 +98,14 @@ class SynthesisRequest:
         style_tags: tags put in front of the text, without brackets.
         strict_tags: refuse unknown tags in front of the text; otherwise read it as the reference
             does.
-        temperature: 0 is greedy.
+        temperature: 0 is greedy; None takes the default.
         seed: fixes the tokens; None draws a seed.
     """
 
     voice: str = ""
     style_tags: tuple[str, ...] = ()
     strict_tags: bool = False
-    temperature: float = 0.7
+    temperature: float | None = None
     seed: int | None = None
 
 
@@ -166,8 +170,7 @@ class Synthesizer:
         audio_token_offset: int = 65536,
         limits: SynthesisLimits | None = None,
         segment_limits: SegmentLimits | None = None,
-        top_k: int = 50,
-        top_p: float = 1.0,
+        sampling: SamplingDefaults = USUAL_SAMPLING,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
@@ -176,8 +179,7 @@ class Synthesizer:
         self._audio_token_offset = audio_token_offset
         self._limits = limits or SynthesisLimits()
         self._segment_limits = segment_limits or SegmentLimits()
-        self._top_k = top_k
-        self._top_p = top_p
+        self._sampling_defaults = sampling
         self._clock = clock
 
     async def synthesize(
@@ -238,9 +240,10 @@ class Synthesizer:
             yield segment
 
     async def _open(self, request: SynthesisRequest) -> "_Stream":
-        if not (0 <= request.temperature <= 2 and math.isfinite(request.temperature)):
+        temperature = request.temperature
+        if temperature is not None and not 0 <= temperature <= 2:
             raise InvalidArgument(
-                f"temperature must be between 0 and 2, not {request.temperature}",
+                f"temperature must be between 0 and 2, not {temperature}",
                 field="setup.temperature",
                 reason="SAMPLING_INVALID",
             )
@@ -324,10 +327,11 @@ class Synthesizer:
         max_groups = min(room, math.ceil(longest / GROUP_SIZE))
         least = math.floor(expected * self._limits.min_length_ratio / GROUP_SIZE)
         seed = stream.request.seed
+        sampling = self._sampling_defaults.but(temperature=stream.request.temperature)
         return SamplingParams(
-            temperature=stream.request.temperature,
-            top_k=self._top_k,
-            top_p=self._top_p,
+            temperature=sampling.temperature,
+            top_k=sampling.top_k,
+            top_p=sampling.top_p,
             max_tokens=max_groups * GROUP_SIZE,
             # Segments of one stream must not draw the same numbers.
             seed=None if seed is None else (seed * 1_000_003 + segment.index) % (1 << 63),

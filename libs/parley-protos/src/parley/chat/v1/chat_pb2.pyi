@@ -62,11 +62,11 @@ class Sampling(_message.Message):
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     temperature: _builtins.float
-    """0 is greedy. Not set: the model's default (0.7)."""
+    """0 is greedy. Not set, here and below: the checkpoint's own (generation_config.json), else 0.7."""
     top_p: _builtins.float
-    """Nucleus, 0 < top_p <= 1. Not set: 0.9."""
+    """Nucleus, 0 < top_p <= 1. Usually 0.9."""
     top_k: _builtins.int
-    """Keep the k most likely tokens; 0 keeps all. Not set: 50."""
+    """Keep the k most likely tokens; 0 keeps all. Usually 50."""
     max_output_tokens: _builtins.int
     """Tokens to generate at most. Not set: the server's limit."""
     seed: _builtins.int

@@ -87,7 +87,7 @@ class SynthesisSetup(_message.Message):
     strict_tags: _builtins.bool
     """Refuse tags that are not in the known list. Otherwise they go to the model as they are."""
     temperature: _builtins.float
-    """0 is greedy. Not set: 0.7."""
+    """0 is greedy. Not set: the checkpoint's own (generation_config.json), else 0.7."""
     seed: _builtins.int
     """Same seed, text, voice and weights: same tokens."""
     session: _builtins.str
