@@ -110,6 +110,9 @@ class FakeGateway(speech_pb2_grpc.SpeechServiceServicer):
 
     async def Ask(self, request: Any, context: Any) -> AsyncIterator[Any]:
         await self._begin(request, context)
+        if self.hang:
+            # A call may be cancelled while what was said last is still on its way out.
+            context.add_done_callback(lambda _: self.cancelled.set())
         response = speech_pb2.AskResponse
         yield response(
             started=speech_pb2.AskStarted(
@@ -123,10 +126,7 @@ class FakeGateway(speech_pb2_grpc.SpeechServiceServicer):
         for text in ("The bridge ", "is <old>."):
             yield response(text_delta=conversation_pb2.TextDelta(text=text))
         if self.hang:
-            try:
-                await asyncio.Event().wait()
-            finally:
-                self.cancelled.set()
+            await asyncio.Event().wait()
         for index in range(2 if not request.text_only else 0):
             yield response(
                 audio=conversation_pb2.AudioOutput(

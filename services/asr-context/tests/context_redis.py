@@ -20,9 +20,13 @@ def redis_executable() -> str:
 
 
 def free_port() -> int:
-    """A port that is free, as is the one 10000 above it, which cluster mode takes as its bus."""
+    """A port that is free, as is the one 10000 above it, which cluster mode takes as its bus.
+
+    Both are below those that the system gives to outgoing connections: one of them may come up at
+    any time, and would hold the port when the server starts.
+    """
     while True:
-        port = random.randrange(20_000, 32_000)
+        port = random.randrange(10_000, 22_000)
         with socket.socket() as one, socket.socket() as bus, contextlib.suppress(OSError):
             one.bind(("127.0.0.1", port))
             bus.bind(("127.0.0.1", port + 10_000))
