@@ -22,16 +22,26 @@ def up(
     state: StateOption = DEFAULT_STATE,
     weights: Annotated[
         Path | None,
-        typer.Option(help="Folder of the weights. Default: small seeded ones, made on first use."),
+        typer.Option(
+            help="Folder of the weights, or `seeded`: random ones, made on first use. "
+            "Default: the checkout's weights/pocket; without a checkout, seeded ones."
+        ),
     ] = None,
     engine: Annotated[
         Literal["torch", "vllm", "simulator"] | None,
-        typer.Option(help="Engine of the language models. Default: the services' own."),
+        typer.Option(
+            help="Engine of the language models; `simulator`: no models in any stage. "
+            "Default: the services' own."
+        ),
     ] = None,
     vocoder: Annotated[
         Literal["torch", "triton"],
         typer.Option(help="Where the vocoder computes: in its own process, or in Triton."),
     ] = "torch",
+    simulate: Annotated[
+        Literal["zero", "4xH800"] | None,
+        typer.Option(help="Simulate all stages: without any delay, or as fast as that hardware."),
+    ] = None,
     redis: Annotated[
         str | None, typer.Option(help="URL of a Redis to use. Default: one of our own.")
     ] = None,
@@ -42,7 +52,7 @@ def up(
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed of the weights that are made on first use.")
+        int | None, typer.Option(min=0, help="Seed of seeded weights; asks for them, too.")
     ] = None,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds until all must serve.")] = 300.0,
 ) -> int:
@@ -50,6 +60,11 @@ def up(
     from parley_client.local import constellation, launch
     from parley_client.local.state import StateFolder
 
+    if simulate is not None and engine not in (None, "simulator"):
+        raise UsageError(f"--simulate has no models that --engine {engine} could run")
+    simulated = simulate is not None or engine == "simulator"
+    if simulated and vocoder == "triton":
+        raise UsageError("a simulated vocoder does not compute in Triton")
     folder = StateFolder(state)
     running = folder.read()
     if running is not None and folder.supervised():
@@ -59,7 +74,8 @@ def up(
         err.print(f"An earlier run had ended without `parley down`; {ended} processes of it ended.")
     request = launch.Request(
         weights=weights,
-        engine=engine,
+        engine="simulator" if simulated else engine,
+        profile=simulate,
         vocoder=vocoder,
         redis_url=redis,
         ports=_ports(port or []),
@@ -81,11 +97,21 @@ def up(
         constellation.stop(folder)
         raise
     out.print(f"Up: gateway at [bold]{plan.address}[/], page at [bold]{plan.page}[/]")
+    if not simulated:
+        _tell_weights(Path(plan.weights))
     err.print(
         "Try `parley say 'Hello.' -o hello.wav`. `parley status` tells the rest, "
         "`parley down` ends it."
     )
     return 0
+
+
+def _tell_weights(folder: Path) -> None:
+    from parley_client.local import weights
+
+    found = weights.describe(folder)
+    what = "random numbers: the words mean nothing" if found.stub else found.kind
+    err.print(f"Weights: {folder} ({what})", markup=False)
 
 
 def down(state: StateOption = DEFAULT_STATE) -> int:

@@ -36,16 +36,19 @@ class Request:
     """What to run.
 
     Attributes:
-        weights: root of the weights; None: seeded ones in the state folder.
-        engine: engine of the language models; None: their default.
+        weights: root of the weights; None: the pocket weights of this checkout where they are
+            complete, seeded ones elsewhere; ``seeded``: seeded ones in the state folder.
+        engine: engine of the language models, `simulator`: of all stages; None: their default.
+        profile: of the simulators, see `simulation`.
         vocoder: where the vocoder computes: in its own process or in Triton.
         redis_url: a Redis to use; None: one of our own.
         ports: given ports by service; also taken from ``PARLEY_<SERVICE>_PORT``.
-        seed: seed of seeded weights; None: the default.
+        seed: seed of seeded weights, which it asks for; None: the default.
     """
 
     weights: Path | None = None
     engine: str | None = None
+    profile: str | None = None
     vocoder: Literal["torch", "triton"] = "torch"
     redis_url: str | None = None
     ports: Mapping[str, int] = field(default_factory=dict)
@@ -101,6 +104,7 @@ def prepare(folder: StateFolder, request: Request, report: weights.Report) -> Pl
         weights=root,
         redis_url=redis_url,
         engine=request.engine,
+        profile=request.profile,
         triton_address=f"{HOST}:{ports[TRITON].rpc}" if triton else None,
         voices=folder.voices,
         logs=folder.logs,
@@ -116,8 +120,11 @@ def prepare(folder: StateFolder, request: Request, report: weights.Report) -> Pl
 
 
 def _weights(folder: StateFolder, request: Request, report: weights.Report) -> Path:
-    if request.weights is not None:
-        return weights.check(request.weights.resolve()).folder
+    chosen = request.weights
+    if chosen is None and request.seed is None:
+        chosen = weights.pocket()
+    if chosen is not None and str(chosen) != weights.SEEDED:
+        return weights.check(chosen.resolve()).folder
     if folder.weights.exists() and request.seed is None:
         return weights.check(folder.weights).folder
     preflight.check_space(folder.root, _SEEDED_BYTES)

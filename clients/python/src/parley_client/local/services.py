@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from parley_client.local import simulation
 from parley_client.local.plan import PlannedService
 
 HOST = "127.0.0.1"
@@ -75,6 +76,7 @@ def plan_services(
     weights: Path,
     redis_url: str,
     engine: str | None,
+    profile: str | None = None,
     triton_address: str | None = None,
     voices: Path,
     logs: Path,
@@ -87,11 +89,13 @@ def plan_services(
         ports: by name of service, `PAGE` among them.
         weights: root of the weights.
         redis_url: URL of Redis, credentials included.
-        engine: engine of the language models; None: their default.
+        engine: engine of the language models, `simulator`: of all stages; None: their default.
+        profile: of the simulators, see `simulation`.
         triton_address: ``host:port`` of the Triton that the vocoder runs in; None: no Triton.
         voices: folder of the cloned voices.
         logs: folder of the logs.
     """
+    simulated = simulation.settings(profile) if engine == "simulator" else {}
     special = {
         "tokenizer": {"WEIGHTS": str(weights / TOKENIZER_FOLDER)},
         "chat-llm": {"WEIGHTS": str(weights / CHAT_FOLDER)}
@@ -120,7 +124,11 @@ def plan_services(
         PlannedService(
             name=service.name,
             argv=(lm_python if service.name in LM_SERVICES else python, "-m", service.package),
-            env=_environment(service, ports[service.name], special[service.name]),
+            env=_environment(
+                service,
+                ports[service.name],
+                special[service.name] | simulated.get(service.name, {}),
+            ),
             address=f"{HOST}:{ports[service.name].rpc}",
             metrics_address=f"{HOST}:{ports[service.name].metrics}",
             log=str(logs / f"{service.name}.log"),
