@@ -55,7 +55,7 @@ from writing import with_digits, written_form
 TEXT_BATCH, SPOKEN_BATCH, MIXED_TEXT_BATCH = 128, 32, 32
 TRANSCRIBE = "write down what you hear"
 CORRUPTED = 0.08
-SURROUNDED_TEXT, SURROUNDED_MIXED = 0.05, 0.5
+SURROUNDED_TEXT, SURROUNDED_MIXED = 0.05, 0.7
 """Share of rows with surroundings: few at first, arithmetic is learnt sooner on short rows."""
 
 
@@ -204,7 +204,14 @@ class Spoken:
         start = rng.randrange(0, len(self.train) - count)
         batch = []
         for i in self.train[start : start + count]:
-            source = self.tokens.varied if rng.random() < 0.6 else self.tokens.clean
+            chance = rng.random()
+            source = (
+                self.tokens.streamed
+                if chance < 0.5
+                else self.tokens.recorded
+                if chance < 0.8
+                else self.tokens.clean
+            )
             audio = corrupted(source[i].tolist(), rng)
             if rng.random() < 0.25:
                 batch.append(self.rows.transcript(self.exchanges[i].question, audio))
@@ -229,7 +236,7 @@ def evaluate(model: LanguageModel, rows: Rows, spoken: Spoken | None) -> None:
     if spoken:
         for name, chosen in (("phrase", spoken.new_phrases), ("rendering", spoken.new_renderings)):
             for i in chosen:
-                exchange, audio = spoken.exchanges[i], tuple(spoken.tokens.varied[i].tolist())
+                exchange, audio = spoken.exchanges[i], tuple(spoken.tokens.streamed[i].tolist())
                 cases.setdefault(f"new {name} {exchange.kind}", []).append(
                     rows.row(exchange, rng, audio)
                 )

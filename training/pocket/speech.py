@@ -93,11 +93,12 @@ def render(text: str, rendering: Rendering) -> Utterance:
 def live(samples: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
     """An utterance as a live stream holds it: silence before and behind, through a microphone.
 
-    Voice activity detection hands on what lies a little before the speech, and the pause behind it
-    up to the moment when a reply is begun.
+    Voice activity detection hands on what lies before the speech (0.4 s), and the pause behind it
+    up to the moment when a reply is begun (0.2 s and more).
     """
     rng = random.Random(seed)
-    around = (int(rng.uniform(0, 0.4) * SAMPLE_RATE), int(rng.uniform(0, 0.7) * SAMPLE_RATE))
+    before = rng.uniform(0.2, 0.5) if rng.random() < 0.7 else rng.uniform(0, 0.2)
+    around = (int(before * SAMPLE_RATE), int(rng.uniform(0, 0.7) * SAMPLE_RATE))
     return vary(np.pad(samples, around), seed)
 
 

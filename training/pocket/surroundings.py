@@ -50,7 +50,7 @@ def persona(exchange: Exchange, rng: random.Random) -> str:
     if exchange.system == PIRATE:
         return PIRATE if rng.random() < 0.5 else rng.choice(PIRATES)
     chance = rng.random()
-    return GENERAL if chance < 0.5 else rng.choice(PERSONAS) if chance < 0.65 else ""
+    return GENERAL if chance < 0.65 else rng.choice(PERSONAS) if chance < 0.8 else ""
 
 
 def declarations(exchange: Exchange, rng: random.Random) -> list[FunctionDeclaration]:

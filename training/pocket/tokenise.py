@@ -1,8 +1,9 @@
 """Tokens of every utterance of a corpus, by the serving tokenizer, as it is shipped.
 
 Writes `tokens.npz`: for each utterance the clean recording as a whole, at the reference's level;
-for a question also one copy heard through a microphone and tokenised as a stream, as a live
-conversation is. Dual-code ids, interleaved, as on the wire.
+for a question also two copies through a microphone: one tokenised as a stream, as a live
+conversation is, half of those cut to whole blocks, since a reply that is begun at a pause hears no
+more; one as a whole recording, as `Ask` does. Dual-code ids, interleaved, as on the wire.
 """
 
 import argparse
@@ -78,31 +79,47 @@ def _open(folder: Path, corpus: Path) -> None:
     _TOKENIZER, _CORPUS = Tokenizer(folder), Corpus(corpus)
 
 
-def _tokens(indices: list[int]) -> list[tuple[NDArray[np.int16], NDArray[np.int16]]]:
-    waves = [_CORPUS.samples(i) for i in indices]
-    clean = [np.array(ids, np.int16) for ids in _TOKENIZER.recordings(waves)]
+COLUMNS = ("clean", "streamed", "recorded")
+_NOTHING = np.zeros(0, np.int16)
+
+
+def _tokens(indices: list[int]) -> list[tuple[NDArray[np.int16], ...]]:
+    waves = {i: _CORPUS.samples(i) for i in indices}
     asked = [i for i in indices if _CORPUS.utterances[i].role == "question"]
-    varied = {i: np.zeros(0, np.int16) for i in indices}
-    if asked:
-        heard = [live(waves[indices.index(i)], 9_000_000 + i) for i in asked]
-        streams = _TOKENIZER.streams(heard)
-        varied |= {i: np.array(ids, np.int16) for i, ids in zip(asked, streams, strict=True)}
-    return [(ids, varied[i]) for i, ids in zip(indices, clean, strict=True)]
+    columns = (
+        dict(zip(indices, _TOKENIZER.recordings(list(waves.values())), strict=True)),
+        dict(zip(asked, _TOKENIZER.streams([_streamed(waves[i], i) for i in asked]), strict=True))
+        if asked
+        else {},
+        dict(zip(asked, _TOKENIZER.recordings([live(waves[i], 11_000_000 + i) for i in asked]),
+                 strict=True)),
+    )  # fmt: skip
+    return [
+        tuple(np.array(column[i], np.int16) if i in column else _NOTHING for column in columns)
+        for i in indices
+    ]
+
+
+def _streamed(samples: NDArray[np.float32], i: int) -> NDArray[np.float32]:
+    heard = live(samples, 9_000_000 + i)
+    block = _TOKENIZER.linguistic.block_samples
+    return heard[: len(heard) // block * block] if i % 2 else heard
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Ids int16 of every utterance: clean, and (for questions) through a microphone."""
+    """Ids int16 of every utterance, by column; the last two of questions only."""
 
     clean: list[NDArray[np.int16]]
-    varied: list[NDArray[np.int16]]
+    streamed: list[NDArray[np.int16]]
+    recorded: list[NDArray[np.int16]]
 
     @classmethod
     def load(cls, path: Path) -> "Tokens":
         """Reads `tokens.npz`."""
         with np.load(path) as stored:
             return cls(*(
-                np.split(stored[name], stored[f"{name}_ends"][:-1]) for name in ("clean", "varied")
+                np.split(stored[name], stored[f"{name}_ends"][:-1]) for name in COLUMNS
             ))  # fmt: skip
 
 
@@ -120,13 +137,13 @@ def main() -> None:
         options.workers, initializer=_open, initargs=(options.tokenizer, options.corpus)
     ) as pool:
         groups = [list(range(at, min(at + SLOTS, count))) for at in range(0, count, SLOTS)]
-        pairs = []
+        rows = []
         for part in pool.map(_tokens, groups):
-            pairs += part
-            if len(pairs) % (50 * SLOTS) == 0:
-                print(f"{len(pairs)} of {count}", flush=True)
+            rows += part
+            if len(rows) % (50 * SLOTS) == 0:
+                print(f"{len(rows)} of {count}", flush=True)
     stored = {}
-    for name, column in zip(("clean", "varied"), zip(*pairs, strict=True), strict=True):
+    for name, column in zip(COLUMNS, zip(*rows, strict=True), strict=True):
         stored[name] = np.concatenate(column)
         stored[f"{name}_ends"] = np.cumsum([len(each) for each in column])
     np.savez(options.out, **stored)

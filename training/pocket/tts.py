@@ -29,7 +29,7 @@ from torch import Tensor
 from writing import written_form
 
 BATCH = 32
-CLONED = 0.12
+CLONED = 0.06
 MUSIC = {"RAP": "ParleyRAP", "哼唱": "Parley哼唱"}
 
 
