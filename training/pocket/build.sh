@@ -25,15 +25,21 @@ if [[ ! -f $tokenizer/speech_tokenizer_v1.onnx ]]; then
 fi
 $python speaker.py --corpus "$corpus" --work "$work" --out "$decoder/campplus.onnx"
 $python recogniser.py --corpus "$corpus" --tokenizer "$tokenizer" --work "$work"
+# Answers alone, more of them: what the TTS model learns from beside the mixed corpus.
+answers=$work/answers
+$python corpus.py --out "$answers" --size 6000 --seed 2 --answers 1
 [[ -f $work/tokens.npz ]] || $python tokenise.py --corpus "$corpus" --tokenizer "$tokenizer" \
     --out "$work/tokens.npz"
+[[ -f $work/answer_tokens.npz ]] || $python tokenise.py --corpus "$answers" \
+    --tokenizer "$tokenizer" --out "$work/answer_tokens.npz"
 
 {
     $python hift.py --corpus "$corpus" --work "$work" --tokenizer "$tokenizer" --out "$decoder/hift.pt"
     $python flow.py --corpus "$corpus" --work "$work" --speaker-model "$decoder/campplus.onnx" \
         --out "$decoder/flow.pt"
 } &
-$python chat.py text --work "$work" --steps 1500
-$python chat.py audio --corpus "$corpus" --work "$work" --steps 1500 --out "$chat"
-$python tts.py --corpus "$corpus" --tokenizer "$tokenizer" --work "$work" --out "$tts"
+$python chat.py text --work "$work"
+$python chat.py audio --corpus "$corpus" --work "$work" --out "$chat"
+$python tts.py --corpus "$corpus" --answers "$answers" --tokenizer "$tokenizer" --work "$work" \
+    --out "$tts"
 wait $!

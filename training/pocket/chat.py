@@ -17,6 +17,7 @@ from domain import STYLE_TAGS, TOOLS, Exchange
 from exchanges import SORRY, add, clock, draw, follow_up, subtract, weather
 from language_model import (
     AUDIO_OFFSET,
+    GREEDY,
     LanguageModel,
     Row,
     pocket_config,
@@ -308,7 +309,7 @@ def main() -> None:
         )  # fmt: skip
     evaluate(model, rows, spoken)
     if options.out:
-        write(options.out, model, vocabulary)
+        write(options.out, model, vocabulary, GREEDY)
 
 
 if __name__ == "__main__":

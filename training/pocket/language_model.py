@@ -230,8 +230,14 @@ def _teach(model: LanguageModel, rows: list[Row]) -> tuple[Tensor, int, int, int
     return loss, len(targets), int(right.sum()), int((wrong == 0).sum())
 
 
-def write(folder: Path, model: LanguageModel, vocabulary: bytes) -> None:
-    """The checkpoint folder, in bfloat16."""
+GREEDY: dict[str, object] = {"do_sample": False}
+CALM: dict[str, object] = {"do_sample": True, "temperature": 0.3, "top_p": 1.0, "top_k": 50}
+
+
+def write(
+    folder: Path, model: LanguageModel, vocabulary: bytes, sampling: dict[str, object]
+) -> None:
+    """The checkpoint folder, in bfloat16; `sampling` is what `generation_config.json` says."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "architectures": ["Step1ForCausalLM"],
@@ -246,6 +252,9 @@ def write(folder: Path, model: LanguageModel, vocabulary: bytes) -> None:
         "padding_side": "left", "pad_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>",
         "model_max_length": AUDIO_OFFSET, "clean_up_tokenization_spaces": False,
     }, indent=2) + "\n", encoding="utf-8")  # fmt: skip
+    (folder / "generation_config.json").write_text(
+        json.dumps(sampling, indent=2) + "\n", encoding="utf-8"
+    )
     (folder / TOKENIZER_FILE).write_bytes(vocabulary)
     tensors = {name: value.to(torch.bfloat16) for name, value in model.state_dict().items()}
     save_file(tensors, folder / "model.safetensors")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from chat import train_or_read_vocabulary
 from corpus import Corpus, Spoken
-from language_model import AUDIO_OFFSET, LanguageModel, Row, pocket_config, teach, write
+from language_model import AUDIO_OFFSET, CALM, LanguageModel, Row, pocket_config, teach, write
 from loop import fit
 from numpy.typing import NDArray
 from parley_tts.prompt import PromptBuilder, VoicePrompt
@@ -142,7 +142,7 @@ def main() -> None:
     losses, right = (np.mean([float(each[column]) for each in figures]) for column in (0, 1))
     print(f"held-out loss {losses:.3f}, tokens right {right:.3f}, n={len(held)} utterances")
     if options.out:
-        write(options.out, model, vocabulary)
+        write(options.out, model, vocabulary, CALM)
         write_speakers(options.out / "speakers")
 
 
