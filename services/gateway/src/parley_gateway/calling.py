@@ -1,7 +1,7 @@
 """The function calls of one stream: asked for, and their results brought to who waits for them.
 
 Contract: does what the controller decides about calls, at once and without waiting; results of
-registered functions are fed back as events like those of the client. Not for when a call's time is
+its own tools are fed back as events like those of the client. Not for when a call's time is
 up or its result unwanted (`turns.calls`).
 """
 
@@ -10,9 +10,8 @@ from collections.abc import Callable
 
 from parley_gateway import responses
 from parley_gateway.conversation_reply import ConversationReply
-from parley_gateway.function_settings import FunctionSettings, RegisteredFunction
-from parley_gateway.functions import call_registered
 from parley_gateway.outbox import Outbox
+from parley_gateway.tools.toolbox import Toolbox
 from parley_gateway.turns import effects as fx
 from parley_gateway.turns import events as ev
 from parley_gateway.turns.calls import Call
@@ -21,17 +20,15 @@ from parley_gateway.turns.calls import Call
 class Calling:
     """The calls of one stream."""
 
-    def __init__(
-        self, settings: FunctionSettings, outbox: Outbox, feed: Callable[[ev.Event], None]
-    ) -> None:
+    def __init__(self, toolbox: Toolbox, outbox: Outbox, feed: Callable[[ev.Event], None]) -> None:
         """Begins without a call.
 
         Args:
-            settings: The registered functions.
+            toolbox: What the gateway calls itself.
             outbox: Takes the calls of the client's functions.
             feed: Tells the controller.
         """
-        self._settings = settings
+        self._toolbox = toolbox
         self._outbox = outbox
         self._feed = feed
         self._callers: dict[str, ConversationReply] = {}
@@ -43,9 +40,8 @@ class Calling:
         """Has a function called."""
         call = effect.call
         self._callers[call.call_id] = caller
-        function = self._settings.find(call.name)
-        if function:
-            self._running[call.call_id] = tasks.create_task(self._run(function, call))
+        if call.own:
+            self._running[call.call_id] = tasks.create_task(self._run(call))
         else:
             self._outbox.put(responses.function_call(effect.reply, call))
 
@@ -66,5 +62,5 @@ class Calling:
         self._running.pop(effect.call.call_id, None)
         self._callers.pop(effect.call.call_id).deliver(effect.call, effect.output)
 
-    async def _run(self, function: RegisteredFunction, call: Call) -> None:
-        self._feed(ev.CallAnswered(call.call_id, await call_registered(function, call)))
+    async def _run(self, call: Call) -> None:
+        self._feed(ev.CallAnswered(call.call_id, await self._toolbox.call(call)))

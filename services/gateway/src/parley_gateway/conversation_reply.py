@@ -15,7 +15,6 @@ from parley_core.telemetry import GEN_AI_CONVERSATION_ID, PARLEY_REVISION, PARLE
 
 from parley_gateway import config as conversation_config
 from parley_gateway.config import ConversationConfig
-from parley_gateway.functions import declared, make_call
 from parley_gateway.history import History
 from parley_gateway.latency import TurnLatency
 from parley_gateway.prompt import history_prompt
@@ -39,6 +38,7 @@ from parley_gateway.stages.chat import (
     text_message,
 )
 from parley_gateway.stages.context import TurnStatus, TurnUpdate, UserSpeech
+from parley_gateway.tools.toolbox import Toolbox
 from parley_gateway.turns.calls import Call
 from parley_gateway.turns.events import ReplyKey
 from parley_gateway.utterance import Utterance
@@ -55,6 +55,7 @@ class ConversationReply:
         settings: GatewaySettings,
         config: ConversationConfig,
         history: History,
+        toolbox: Toolbox,
         *,
         output_rate: int,
         speech_ended: float,
@@ -69,6 +70,7 @@ class ConversationReply:
             settings: Limits.
             config: In force.
             history: Takes the turn.
+            toolbox: What the gateway calls itself.
             output_rate: Of the sound, Hz.
             speech_ended: `time.monotonic` when the user stopped speaking or wrote.
             produce: Takes what is put out, and the seconds of audio in it; waits for room.
@@ -88,6 +90,7 @@ class ConversationReply:
         self._settings = settings
         self._config = config
         self._history = history
+        self._toolbox = toolbox
         self._output_rate = output_rate
         self._produce = produce
         self._on_question_kept = on_question_kept
@@ -113,13 +116,13 @@ class ConversationReply:
 
     def deliver(self, call: Call, output: Any) -> None:
         """Takes the result of a call; of one that outlived its turn, for the turns to come."""
-        waiting = self._results.pop(call.call_id)
         if self._made:
             made = ChatCall(call.call_id, call.name, dict(call.arguments))
             self._exchange += [calls_message([made]), result_message(made, output)]
             self._keep_exchange()
         else:
-            waiting.set_result(output)
+            # It may come before the model has ended the reply that asks for it.
+            self._results[call.call_id].set_result(output)
 
     def heard(self, seconds: float) -> str:
         """The text that `seconds` of the sound speak."""
@@ -192,7 +195,7 @@ class ConversationReply:
         plan = ReplyPlan(
             self.key,
             [*history, asked],
-            functions=declared(self._settings.functions, self._config),
+            functions=self._toolbox.declared(self._config),
             sampling=conversation_config.sampling(
                 self._config, self._settings.request_limits.max_output_tokens
             ),
@@ -208,7 +211,7 @@ class ConversationReply:
         output: object = event
         if isinstance(event, ReplyFunctionCall):
             made = ChatCall(event.call_id, event.name, event.arguments)
-            output = make_call(self._settings.functions, self._config, made)
+            output = self._toolbox.make_call(self._config, made)
             self._results[event.call_id] = asyncio.get_running_loop().create_future()
         length = event.audio.duration if isinstance(event, ReplyAudio) else 0.0
         await self._produce(self.key, output, length)

@@ -8,6 +8,8 @@ from parley_core.errors import InvalidArgument
 from parley_core.settings import SettingsSection
 from pydantic import Field, HttpUrl, SecretStr
 
+from parley_gateway.tools.mcp_settings import McpServerSettings
+
 
 class RegisteredFunction(SettingsSection):
     """A function that the gateway calls."""
@@ -25,6 +27,7 @@ class FunctionSettings(SettingsSection):
     """Functions of conversations."""
 
     registered: list[RegisteredFunction] = Field([], description="Called by the gateway itself.")
+    mcp_servers: list[McpServerSettings] = Field([], description="Their tools are called as well.")
     timeout_s: float = Field(30, gt=0, description="Of a client's function that says no other.")
     max_timeout_s: float = Field(300, gt=0, description="That a client's function may ask for.")
 

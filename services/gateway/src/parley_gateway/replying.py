@@ -20,6 +20,7 @@ from parley_gateway.session_metrics import SECONDS_SAVED, SPECULATIONS
 from parley_gateway.settings import GatewaySettings
 from parley_gateway.stages.bundle import Stages
 from parley_gateway.stages.context import TurnStatus
+from parley_gateway.tools.toolbox import Toolbox
 from parley_gateway.turns import effects as fx
 from parley_gateway.turns import events as ev
 from parley_gateway.turns.events import ReplyKey
@@ -44,6 +45,7 @@ class Replying:
         settings: GatewaySettings,
         outbox: Outbox,
         history: History,
+        toolbox: Toolbox,
         *,
         output_rate: int,
         feed: Callable[[ev.Event], None],
@@ -57,6 +59,7 @@ class Replying:
             settings: Limits.
             outbox: Takes what the client is told.
             history: Takes the turns.
+            toolbox: What the gateway calls itself.
             output_rate: Of the sound, Hz.
             feed: Tells the controller.
             backlog: Seconds of an attempt's audio that the controller keeps back.
@@ -66,6 +69,7 @@ class Replying:
         self._settings = settings
         self._outbox = outbox
         self._history = history
+        self._toolbox = toolbox
         self._output_rate = output_rate
         self._feed = feed
         self._backlog = backlog
@@ -93,6 +97,7 @@ class Replying:
             self._settings,
             config,
             self._history,
+            self._toolbox,
             output_rate=self._output_rate,
             speech_ended=effect.speech_ended_at,
             produce=self._produce,

@@ -23,6 +23,7 @@ class Call:
         arguments: JSON object.
         survives_interruption: It goes on when the user interrupts.
         timeout: Seconds to answer in.
+        own: The gateway makes it; else the client does.
     """
 
     call_id: str
@@ -30,6 +31,7 @@ class Call:
     arguments: Mapping[str, Any]
     survives_interruption: bool = False
     timeout: float = 30.0
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)

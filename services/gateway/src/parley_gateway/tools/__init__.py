@@ -1,0 +1,1 @@
+"""Tools that the gateway calls itself: HTTP functions, and those of MCP servers."""
