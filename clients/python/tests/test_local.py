@@ -4,6 +4,7 @@ import json
 import socket
 import sys
 import types
+from pathlib import Path
 
 import pytest
 from parley_client.local import launch, logs, preflight, weights
@@ -314,3 +315,52 @@ def test_a_state_of_another_version_is_not_understood(tmp_path):
     folder = StateFolder(tmp_path)
     folder.state_file.write_text(json.dumps({"version": 99}))
     assert folder.read() is None
+
+
+@pytest.fixture
+def checkout(monkeypatch, tmp_path):
+    """A folder of pocket weights that lack their manifest."""
+    folder = tmp_path / "weights" / "pocket"
+    for name in ("Step-Audio-Tokenizer", "Step-Audio-TTS-3B", "Step-Audio-Chat"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "model.bin").write_text(name)
+    (folder / "README.md").write_text("card")
+    monkeypatch.setattr(weights, "POCKET", folder)
+    return folder
+
+
+def chosen(tmp_path, **request):
+    state = StateFolder(tmp_path / "state")
+    state.create()
+    return launch._weights(state, launch.Request(**request), lambda *each: None)
+
+
+def test_pocket_weights_are_the_default_once_they_are_complete(models, checkout, tmp_path):
+    seeded = tmp_path / "state" / "weights"
+    assert chosen(tmp_path) == seeded
+    weights.label(checkout, "pocket")
+    assert chosen(tmp_path) == checkout
+    assert chosen(tmp_path, weights=Path("seeded")) == seeded
+    assert weights.describe(checkout).kind == "pocket"
+
+
+def test_a_seed_asks_for_seeded_weights(models, checkout, tmp_path):
+    weights.label(checkout, "pocket")
+    assert weights.describe(chosen(tmp_path, seed=7)).seed == 7
+
+
+def test_labelled_weights_can_be_verified_and_their_notes_may_change(checkout):
+    found = weights.label(checkout, "pocket")
+    assert weights.label(checkout, "pocket") == found
+    (checkout / "README.md").write_text("other")
+    assert weights.verify(weights.describe(checkout)) == []
+    (checkout / "Step-Audio-Chat/model.bin").write_text("changed")
+    assert weights.verify(found) == ["Step-Audio-Chat/model.bin"]
+
+
+def test_weights_that_lack_a_part_get_no_label(checkout):
+    (checkout / "Step-Audio-Chat/model.bin").unlink()
+    (checkout / "Step-Audio-Chat").rmdir()
+    with pytest.raises(LocalError, match="lacks Step-Audio-Chat"):
+        weights.label(checkout, "pocket")
+    assert not (checkout / weights.MANIFEST).exists()

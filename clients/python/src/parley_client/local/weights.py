@@ -27,6 +27,10 @@ from parley_client.local.state import write_json
 
 MANIFEST = "parley.json"
 DEFAULT_SEED = 20250217
+SEEDED = "seeded"
+"""Kind of random weights, and what asks for them instead of a folder."""
+POCKET = Path(__file__).resolve().parent.joinpath(*[".."] * 5, "weights", "pocket").resolve()
+"""The pocket weights of the checkout that this package is installed from."""
 
 Report = Callable[[str, int, int], None]
 
@@ -82,7 +86,7 @@ class Weights:
     @property
     def stub(self) -> bool:
         """The weights are random numbers."""
-        return self.kind == "seeded"
+        return self.kind == SEEDED
 
 
 def seed(folder: Path, number: int, report: Report = lambda title, done, total: None) -> Weights:
@@ -99,7 +103,7 @@ def seed(folder: Path, number: int, report: Report = lambda title, done, total: 
     folder = folder.resolve()
     if folder.exists() and any(folder.iterdir()):
         present = describe(folder)
-        if present.kind == "seeded" and present.seed == number:
+        if present.kind == SEEDED and present.seed == number:
             return present
         raise LocalError(
             f"{folder} holds other weights ({present.kind}, seed {present.seed}); "
@@ -117,7 +121,7 @@ def seed(folder: Path, number: int, report: Report = lambda title, done, total: 
                 target.mkdir(exist_ok=True)
             _writer(model)(*targets, seed=number)
         files = _digests(partial)
-        write_json(partial / MANIFEST, {"kind": "seeded", "seed": number, "sha256": files})
+        write_json(partial / MANIFEST, {"kind": SEEDED, "seed": number, "sha256": files})
         for path in partial.rglob("*"):
             # Services in containers read them as another user.
             path.chmod(0o755 if path.is_dir() else 0o644)
@@ -132,7 +136,7 @@ def seed(folder: Path, number: int, report: Report = lambda title, done, total: 
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     report("done", len(MODELS), len(MODELS))
-    return Weights(folder, "seeded", number, files)
+    return Weights(folder, SEEDED, number, files)
 
 
 def describe(folder: Path) -> Weights:
@@ -174,6 +178,38 @@ def check(folder: Path) -> Weights:
                 reason="WEIGHTS_MISSING",
             )
     return describe(folder)
+
+
+def pocket() -> Path | None:
+    """Folder of the pocket weights of this checkout; None without one.
+
+    While they lack their manifest, which is made last, they are not complete.
+    """
+    return POCKET if (POCKET / MANIFEST).is_file() else None
+
+
+def label(folder: Path, kind: str) -> Weights:
+    """Writes the manifest of weights that are complete, over all of their files but notes (.md).
+
+    Args:
+        folder: root.
+        kind: what they are, in a word.
+
+    Raises:
+        LocalError: WEIGHTS_MISSING, WEIGHTS_UNWRITABLE.
+    """
+    check(folder)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    files = {name: each for name, each in _digests(folder).items() if not name.endswith(".md")}
+    try:
+        write_json(folder / MANIFEST, {"kind": kind, "sha256": files})
+        (folder / MANIFEST).chmod(0o644)
+    except OSError as error:
+        raise LocalError(
+            f"cannot write {folder / MANIFEST}: {error.strerror or error}",
+            reason="WEIGHTS_UNWRITABLE",
+        ) from None
+    return Weights(folder, kind, None, files)
 
 
 def verify(weights: Weights) -> list[str]:
