@@ -7,8 +7,13 @@ The same numbers come out at every run.
 """
 
 from recipe.chat_and_tts_prompts import chat_and_tts_prompts
+from recipe.flow import flow
+from recipe.hift import hift
+from recipe.linguistic_tokenizer import linguistic_tokenizer
+from recipe.semantic_tokenizer import semantic_tokenizer
 from recipe.step1_lm import step1_lm
 from recipe.token_merge import token_merge
+from recipe.token_to_wav import token_to_wav
 from recipe.waveform import waveform
 
 if __name__ == "__main__":
@@ -16,3 +21,8 @@ if __name__ == "__main__":
     waveform()
     step1_lm()
     chat_and_tts_prompts()
+    linguistic_tokenizer()
+    semantic_tokenizer()
+    flow()
+    hift()
+    token_to_wav()

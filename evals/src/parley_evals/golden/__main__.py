@@ -6,6 +6,7 @@ Prints the parity table and exits with 1 when a check fails.
 import sys
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -30,6 +31,8 @@ def main(arguments: list[str]) -> int:
     if not arguments:
         print("usage: python -m parley_evals.golden PATH [PATH ...]", file=sys.stderr)
         return 2
+    # The models are small: more threads only wait for each other, for minutes on a busy machine.
+    torch.set_num_threads(1)
     checks: list[Check] = []
     for argument in arguments:
         try:
