@@ -158,11 +158,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--weights", type=Path, required=True, help="a Step-Audio-Tokenizer folder")
     parser.add_argument("--audio", nargs="+", required=True, help="files, or CASE_FOLDER:NAME")
     parser.add_argument("--csv", type=Path, help="where to write the rows")
+    parser.add_argument("--placed", action="store_true", help="windows know their place")
     chosen = parser.parse_args(arguments)
-    tokenizer = SemanticTokenizer.load(chosen.weights)
+    tokenizer = SemanticTokenizer.load(chosen.weights, placed=chosen.placed)
     waves = [read(source) for source in chosen.audio]
     recordings = [(wave, tokenizer.encode(wave)) for wave in waves]
-    plans = [SegmentPlan(*each) for each in itertools.product(SEGMENTS_S, LEFT_S, RIGHT_S)]
+    sizes = itertools.product(SEGMENTS_S, LEFT_S, RIGHT_S)
+    plans = [SegmentPlan(*each, placed=chosen.placed) for each in sizes]
     rows = [agreement(tokenizer, recordings, plan) for plan in plans]
     seconds = sum(len(wave) for wave in waves) / SAMPLE_RATE
     console = Console(width=None if sys.stdout.isatty() else 100)

@@ -9,8 +9,8 @@ from paraformer.checkpoint import CheckpointError
 from parley_tokenizer.engine.batch import TokenizerModels
 from parley_tokenizer.linguistic import CODEBOOK_FILE, read_codebook
 from parley_tokenizer.seeded import write_seeded
-from parley_tokenizer.segments import SegmentPlan
-from parley_tokenizer.semantic import MODEL_FILE, SpeechTokenizer
+from parley_tokenizer.segments import SegmentPlan, SemanticSlots
+from parley_tokenizer.semantic import MODEL_FILE, SemanticTokenizer, SpeechTokenizer
 
 pytestmark = pytest.mark.unit
 
@@ -58,6 +58,57 @@ def test_damaged_files_name_themselves(folder: Path, tmp_path: Path) -> None:
     fails("speech_tokenizer_v1.onnx")
     with pytest.raises(CheckpointError, match="CUDAExecutionProvider"):
         SpeechTokenizer(folder / MODEL_FILE, device="cuda")
+
+
+def test_windows_that_know_their_place_hear_what_the_whole_recording_says(folder: Path) -> None:
+    """Cut at a code, with the network's positions moved as far, whole context gives whole codes."""
+    plain, placed = SemanticTokenizer.load(folder), SemanticTokenizer.load(folder, placed=True)
+    wave = np.random.default_rng(2).standard_normal(16000 * 3).astype(np.float32) * 0.1
+    assert placed.encode(wave) == plain.encode(wave)
+    features = plain.features(wave)[0][None]
+    at_start = placed.model.encode(features)
+    assert not np.array_equal(placed.model.encode(features, 100), at_start)
+    with pytest.raises(ValueError, match="cannot be told"):
+        plain.model.encode(features, 100)
+
+
+def test_placed_streams_do_not_mix_and_default_ones_begin_at_position_0(folder: Path) -> None:
+    tokenizer = SemanticTokenizer.load(folder, placed=True)
+    rng = np.random.default_rng(3)
+    pitches = rng.uniform(100, 4000, (2, 48)).repeat(1920, axis=1)
+    loudness = rng.uniform(0, 0.5, (2, 48)).repeat(1920, axis=1)
+    waves = (loudness * np.sin(np.cumsum(2 * np.pi * pitches / 16000, axis=1))).astype(np.float32)
+
+    def codes(plan: SegmentPlan, together: bool) -> list[list[int]]:
+        """The second stream begins three blocks later."""
+        found: list[list[int]] = [[], []]
+        slots = SemanticSlots(tokenizer.model, plan, 2, 3840)
+        for block in range(27):
+            live = [row for row in range(2) if 0 <= block - 3 * row < 24]
+            for group in [live] if together else [[row] for row in live]:
+                parts = [
+                    waves[row][(block - 3 * row) * 3840 : (block - 3 * row + 1) * 3840]
+                    for row in group
+                ]
+                for row, new in zip(group, slots.step(group, parts), strict=True):
+                    found[row] += new
+        return found
+
+    placed, plain = SegmentPlan(placed=True), SegmentPlan()
+    assert codes(placed, True) == codes(placed, False)
+    assert codes(placed, True) != codes(plain, True)
+
+
+def test_a_graph_without_positions_cannot_be_placed(folder: Path, tmp_path: Path) -> None:
+    graph = onnx.load(folder / MODEL_FILE)
+    for each in [*graph.graph.initializer, *graph.graph.node]:
+        if "positional_embedding" in each.name:
+            each.name = "renamed"
+    for node in graph.graph.node:
+        node.input[:] = ["renamed" if "positional" in name else name for name in node.input]
+    onnx.save(graph, tmp_path / MODEL_FILE)
+    with pytest.raises(CheckpointError, match="positions cannot be moved: 0 tables"):
+        SpeechTokenizer(tmp_path / MODEL_FILE, placed=True)
 
 
 @pytest.mark.parametrize(

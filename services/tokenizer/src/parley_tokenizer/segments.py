@@ -9,7 +9,9 @@ Invariants: no code is revised; codes depend on the audio and on where it was dr
 packets; the work for a second of audio does not grow with the stream; an utterance of ``N`` samples
 yields as many codes as the reference gives one piece of that length. Where segment and window
 cover the whole utterance the codes are those of `SemanticTokenizer`; elsewhere they may differ, and
-the evals measure how much. Not for timing: `parley_tokenizer.engine` decides when to call.
+the evals measure how much. With `SegmentPlan.placed` a window's positions are those it has in its
+30 s piece, which agrees more often; otherwise every window begins at position 0. Not for timing:
+`parley_tokenizer.engine` decides when to call.
 """
 
 from collections import deque
@@ -37,11 +39,14 @@ class SegmentPlan:
         segment_s: audio whose codes come out of one window.
         left_context_s: audio before it that the network sees.
         right_context_s: audio after it that the network sees, and waits for.
+        placed: tell the network where in its 30 s piece a window lies. It must be loaded so, and
+            windows of streams at different places run one by one.
     """
 
     segment_s: float = 0.96
     left_context_s: float = 0.96
     right_context_s: float = 0.2
+    placed: bool = False
 
     def __post_init__(self) -> None:
         for name in ("segment_s", "left_context_s", "right_context_s"):
@@ -125,6 +130,12 @@ class _Window:
     features: Features
     skip: int
     take: int
+    first_position: int
+
+    @property
+    def batch(self) -> tuple[int, int]:
+        """Windows that agree in this run together."""
+        return self.features.shape[1], self.first_position
 
 
 class SemanticSlots:
@@ -194,19 +205,23 @@ class SemanticSlots:
             features=normalize(frames, stream.peak),
             skip=(stream.done - begin) // FRAMES_PER_CODE,
             take=(until - stream.done) // FRAMES_PER_CODE,
+            first_position=self._place(begin),
         )
         stream.done = until
         stream.forget_before(until - self._plan.left)
         return window
 
+    def _place(self, begin: int) -> int:
+        """Position of a frame, in codes since the last piece of 30 s began; 0 if nobody asks."""
+        return begin % _LONGEST_WINDOW // FRAMES_PER_CODE if self._plan.placed else 0
+
     def _encode(self, windows: Sequence[_Window], rows: int) -> list[list[int]]:
-        """Runs windows of equal length together; codes come back by row, in order."""
-        lengths = sorted({window.features.shape[1] for window in windows})
+        """Runs windows of equal length and place together; codes come back by row, in order."""
         found: dict[int, list[int]] = {}
-        for length in lengths:
-            group = [at for at, each in enumerate(windows) if each.features.shape[1] == length]
+        for batch in sorted({window.batch for window in windows}):
+            group = [at for at, each in enumerate(windows) if each.batch == batch]
             stacked = np.stack([windows[at].features for at in group])
-            for at, codes in zip(group, self._model.encode(stacked), strict=True):
+            for at, codes in zip(group, self._model.encode(stacked, batch[1]), strict=True):
                 window = windows[at]
                 found[at] = codes[window.skip : window.skip + window.take].tolist()
         result: list[list[int]] = [[] for _ in range(rows)]

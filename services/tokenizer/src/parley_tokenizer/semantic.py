@@ -17,6 +17,7 @@ import onnxruntime
 from paraformer.checkpoint import CheckpointError
 
 from parley_tokenizer.log_mel import MEL_BINS, log_mel, normalize
+from parley_tokenizer.positions import INPUT_NAME, with_first_position
 from parley_tokenizer.wave import Wave
 
 MODEL_FILE = "speech_tokenizer_v1.onnx"
@@ -39,17 +40,20 @@ class SpeechTokenizer:
     where it is False windows run one by one.
     """
 
-    def __init__(self, path: Path, *, device: Device = "cpu", threads: int = 1) -> None:
+    def __init__(
+        self, path: Path, *, device: Device = "cpu", threads: int = 1, placed: bool = False
+    ) -> None:
         """Loads the network.
 
         Args:
             path: the ONNX file.
             device: where it runs.
             threads: of one call, on CPU.
+            placed: let `encode` be told at which position its windows begin.
 
         Raises:
-            CheckpointError: the file is missing, damaged or of another signature, or the device
-                is not there.
+            CheckpointError: the file is missing, damaged or of another signature, the device
+                is not there, or its positions cannot be moved.
         """
         if not path.is_file():
             raise CheckpointError(f"{path} is missing")
@@ -64,6 +68,9 @@ class SpeechTokenizer:
             cause = " ".join(str(error).split())[:200]
             raise CheckpointError(f"{path} is truncated or not a model: {cause}") from error
         self._names = self._check_signature()
+        self._placed = False
+        if placed:
+            graph = self._place(graph)
         self.batched = False
         free = _free_batch_axis(graph, self._names[0])
         single = self._session
@@ -76,11 +83,12 @@ class SpeechTokenizer:
         if not self.batched:
             self._session = single
 
-    def encode(self, features: npt.NDArray[np.float32]) -> Codes:
+    def encode(self, features: npt.NDArray[np.float32], first_position: int = 0) -> Codes:
         """Codes of windows of equal length.
 
         Args:
             features: ``[B, 128, F]`` normalised log-mel, ``1 <= F <= 3000``.
+            first_position: where the windows begin, in codes; 0 unless the network was `placed`.
 
         Returns:
             ``[B, ceil(ceil(F / 2) / 2)]``, 0..4095.
@@ -89,7 +97,22 @@ class SpeechTokenizer:
         if self._device == "cpu":
             together = min(together, _CPU_WINDOWS)
         parts = [features[at : at + together] for at in range(0, len(features), together)]
-        return np.concatenate([self._run(self._session, part) for part in parts])
+        return np.concatenate([self._run(self._session, part, first_position) for part in parts])
+
+    def _place(self, graph: Any) -> Any:
+        """The graph with its positions movable, in use, once it gives the same at position 0."""
+        trial = np.random.default_rng(0).uniform(-1, 1.5, (1, MEL_BINS, 120)).astype(np.float32)
+        before = self._run(self._session, trial)
+        try:
+            graph = with_first_position(graph)
+            self._session = self._open(graph.SerializeToString())
+        except Exception as error:
+            cause = " ".join(str(error).split())[:200]
+            raise CheckpointError(f"{self._path}: positions cannot be moved: {cause}") from error
+        self._placed = True
+        if not np.array_equal(before, self._run(self._session, trial)):
+            raise CheckpointError(f"{self._path}: positions cannot be moved: other codes at 0")
+        return graph
 
     def _open(self, model: bytes) -> Any:
         options = onnxruntime.SessionOptions()
@@ -118,11 +141,16 @@ class SpeechTokenizer:
             )
         return inputs[0].name, inputs[1].name
 
-    def _run(self, session: Any, features: npt.NDArray[np.float32]) -> Codes:
+    def _run(
+        self, session: Any, features: npt.NDArray[np.float32], first_position: int = 0
+    ) -> Codes:
         length = np.array([features.shape[2]], dtype=np.int32)
-        (codes, *_) = session.run(
-            None, {self._names[0]: np.ascontiguousarray(features), self._names[1]: length}
-        )
+        given = {self._names[0]: np.ascontiguousarray(features), self._names[1]: length}
+        if self._placed:
+            given[INPUT_NAME] = np.array([first_position], dtype=np.int64)
+        elif first_position:
+            raise ValueError("this network cannot be told where its windows begin")
+        (codes, *_) = session.run(None, given)
         return np.asarray(codes, dtype=np.int64).reshape(len(features), -1)
 
     def _takes_batches(self, single: Any) -> bool:
@@ -139,9 +167,12 @@ class SemanticTokenizer:
         self.model = model
 
     @classmethod
-    def load(cls, folder: Path, *, device: Device = "cpu", threads: int = 1) -> "SemanticTokenizer":
-        """Loads the branch from a Step-Audio-Tokenizer folder; raises like `SpeechTokenizer`."""
-        return cls(SpeechTokenizer(folder / MODEL_FILE, device=device, threads=threads))
+    def load(
+        cls, folder: Path, *, device: Device = "cpu", threads: int = 1, placed: bool = False
+    ) -> "SemanticTokenizer":
+        """Loads the branch from a Step-Audio-Tokenizer folder; see `SpeechTokenizer`."""
+        path = folder / MODEL_FILE
+        return cls(SpeechTokenizer(path, device=device, threads=threads, placed=placed))
 
     def features(self, wave: Wave) -> list[npt.NDArray[np.float32]]:
         """Normalised log-mel of each 30 s piece: ``[128, F]`` with ``F <= 3000``."""

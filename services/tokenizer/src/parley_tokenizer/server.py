@@ -40,5 +40,6 @@ def _engine(settings: TokenizerSettings) -> TokenizerEngine | SimulatorEngine:
         threads=settings.threads,
         dither=settings.dither,
         seed=settings.seed,
+        placed=settings.segments.placed,
     )
     return TokenizerEngine(load, plan, settings.slots)

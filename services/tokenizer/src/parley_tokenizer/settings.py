@@ -19,6 +19,7 @@ class SegmentSettings(SettingsSection):
     segment_s: float = Field(0.96, gt=0)
     left_context_s: float = Field(0.96, ge=0)
     right_context_s: float = Field(0.2, ge=0)
+    placed: bool = Field(False, description="Windows know their place in the stream.")
 
     @model_validator(mode="after")
     def _fits(self) -> "SegmentSettings":
@@ -27,7 +28,7 @@ class SegmentSettings(SettingsSection):
 
     def plan(self) -> SegmentPlan:
         """As the engine takes them."""
-        return SegmentPlan(self.segment_s, self.left_context_s, self.right_context_s)
+        return SegmentPlan(self.segment_s, self.left_context_s, self.right_context_s, self.placed)
 
 
 class LevelSettings(SettingsSection):

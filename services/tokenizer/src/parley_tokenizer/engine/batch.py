@@ -31,6 +31,7 @@ class TokenizerModels:
         threads: int = 1,
         dither: float = 0.0,
         seed: int = 0,
+        placed: bool = False,
     ) -> "TokenizerModels":
         """Loads both branches.
 
@@ -40,13 +41,14 @@ class TokenizerModels:
             threads: of one semantic call, on CPU.
             dither: see `LinguisticTokenizer.load`.
             seed: of the dither.
+            placed: see `SpeechTokenizer`.
 
         Raises:
             CheckpointError: something is missing or damaged; one line names it.
         """
         return cls(
             LinguisticTokenizer.load(folder, device=device, dither=dither, seed=seed),
-            SemanticTokenizer.load(folder, device=device, threads=threads),
+            SemanticTokenizer.load(folder, device=device, threads=threads, placed=placed),
         )
 
 
