@@ -16,6 +16,7 @@ from parley_evals.bench import (
     lm_batch,
     prefill,
     tokenizer_batch,
+    tokenizer_hour,
     tokenizer_length,
     vocoder_first_chunk,
     vocoder_length,
@@ -30,6 +31,7 @@ BENCHES: dict[str, Callable[[SeededWeights], Awaitable[list[Figure]]]] = {
     "vocoder-first-chunk": vocoder_first_chunk.run,
     "tokenizer-length": tokenizer_length.run,
     "tokenizer-batch": tokenizer_batch.run,
+    "tokenizer-hour": tokenizer_hour.run,
     "lm-batch": lm_batch.run,
     "prefill": prefill.run,
 }
