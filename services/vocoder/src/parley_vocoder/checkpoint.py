@@ -37,7 +37,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         cause = str(error).strip().splitlines()
         raise CheckpointError(
             f"{path}: truncated or not a weights file ({path.stat().st_size} bytes): "
-            f"{cause[0] if cause else type(error).__name__}"
+            f"{cause[0][:200] if cause else type(error).__name__}"
         ) from error
     if not isinstance(stored, Mapping) or not stored:
         raise CheckpointError(
