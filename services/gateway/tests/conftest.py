@@ -15,7 +15,16 @@ def load(name: str):
     return module
 
 
-for helper in ("fake", "fake_context", "fakes", "harness", "realtime", "talk", "turn_stream"):
+for helper in (
+    "fake",
+    "fake_context",
+    "fake_quota",
+    "fakes",
+    "harness",
+    "realtime",
+    "talk",
+    "turn_stream",
+):
     load(helper)
 
 

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 
 from gateway_fake import Fake, Fault, die
 from gateway_fake_context import FakeContext, text
+from gateway_fake_quota import FakeQuota
 from google.protobuf.empty_pb2 import Empty
 from parley.audio.v1 import audio_pb2
 from parley.chat.v1 import chat_pb2, chat_pb2_grpc, message_pb2
-from parley.context.v1 import context_pb2_grpc
+from parley.context.v1 import context_pb2_grpc, quota_pb2_grpc
 from parley.tokenizer.v1 import tokenizer_pb2, tokenizer_pb2_grpc
 from parley.tts.v1 import tts_pb2, tts_pb2_grpc
 from parley.vocoder.v1 import vocoder_pb2, vocoder_pb2_grpc
@@ -250,6 +251,7 @@ class FakeStages:
     tts: FakeTts = field(default_factory=FakeTts)
     vocoder: FakeVocoder = field(default_factory=FakeVocoder)
     context: FakeContext = field(default_factory=FakeContext)
+    quota: FakeQuota = field(default_factory=FakeQuota)
     addresses: dict[str, str] = field(default_factory=dict)
     servers: dict[str, Server] = field(default_factory=dict)
 
@@ -287,6 +289,9 @@ async def fake_stages():
         for name, register in _SERVICES.items():
             server = Server(ServiceSettings(), name=name)
             server.add(register, getattr(stages, name), f"parley.{name}.v1.{name.title()}Service")
+            if name == "context":
+                add_quota = quota_pb2_grpc.add_QuotaServiceServicer_to_server
+                server.add(add_quota, stages.quota, "parley.context.v1.QuotaService")
             await server.start()
             closing.push_async_callback(server.stop)
             await server.set_serving()

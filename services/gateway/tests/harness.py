@@ -18,6 +18,7 @@ from parley_gateway.conversation_service import ConversationService
 from parley_gateway.server import build_server
 from parley_gateway.settings import GatewaySettings
 from parley_gateway.stages.bundle import Stages, open_stages
+from parley_gateway.tools.toolbox import open_toolbox
 
 
 @dataclass
@@ -49,12 +50,14 @@ def settings_for(stages: FakeStages, **over) -> GatewaySettings:
 
 
 @asynccontextmanager
-async def running_gateway(stages: FakeStages, **over):
-    """Serves a gateway in front of these stages."""
+async def running_gateway(stages: FakeStages, *, tools_wait: float = 30.0, **over):
+    """Serves a gateway in front of these stages, after its tool servers or `tools_wait` seconds."""
     async with AsyncExitStack() as closing:
         settings = settings_for(stages, **over)
         clients = await open_stages(settings.stages, closing)
-        server, conversations = build_server(settings, clients)
+        toolbox = await closing.enter_async_context(open_toolbox(settings.functions))
+        await toolbox.missing(tools_wait)
+        server, conversations = build_server(settings, clients, toolbox)
         conversations.warm_up()
         channel = await closing.enter_async_context(serving(server))
         yield Gateway(stages, channel, conversations, settings, clients)

@@ -9,11 +9,13 @@ from gateway_harness import settings_for
 from gateway_talk import setup
 from parley.chat.v1 import message_pb2
 from parley.conversation.v1 import conversation_pb2 as pb
+from parley_gateway.admission.ticket import Kind, Ticket
 from parley_gateway.latency import TurnLatency
 from parley_gateway.opening import open_conversation
 from parley_gateway.reply import Reply, ReplyAudio, ReplyPlan, ReplyText
 from parley_gateway.session import SessionRunner
 from parley_gateway.stages.bundle import missing_stages, open_stages
+from parley_gateway.stages.quota import Place
 from parley_gateway.turns.events import ReplyKey
 
 pytestmark = pytest.mark.contract
@@ -61,8 +63,13 @@ async def test_stages_that_are_not_there_are_named():
 async def test_a_conversation_whose_client_takes_nothing_is_not_written_ahead_for(gateway):
     fakes = gateway.stages
     fakes.chat.repeat = 30
+    ticket = Ticket("default", Kind.CONVERSATION, Place("s", "h"), None, "other", 5.0)
+
+    async def admit(session, resumed):
+        return ticket
+
     opening = await open_conversation(
-        setup().setup, gateway.clients, gateway.settings, tenant="default"
+        setup().setup, gateway.clients, gateway.settings, "default", admit
     )
     reading, left, completed = asyncio.Event(), asyncio.Event(), asyncio.Event()
 

@@ -1,6 +1,7 @@
 """The gRPC edge of ConversationService: checks requests, translates, and nothing else."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import grpc
@@ -11,13 +12,20 @@ from parley_core.errors import FailedPrecondition, InvalidArgument, Unavailable
 
 from parley_gateway import config as conversation_config
 from parley_gateway import messages
+from parley_gateway.admission.admission import Admission
+from parley_gateway.admission.metering import metered_requests, metered_write
+from parley_gateway.admission.ticket import Kind, Ticket
+from parley_gateway.echo.canceller import EchoCanceller
+from parley_gateway.echo.reference import EchoReference, overheard
 from parley_gateway.microphone import Microphone
 from parley_gateway.names import check_session_name, new_id
-from parley_gateway.opening import open_conversation
+from parley_gateway.opening import Opening, open_conversation
 from parley_gateway.session import Request, Response, SessionRunner
 from parley_gateway.settings import GatewaySettings
 from parley_gateway.stages.bundle import Stages
+from parley_gateway.tools.toolbox import Toolbox
 from parley_gateway.vad import SileroVad, SpeechDetector
+from parley_gateway.vad_batch import VadBatch
 from parley_gateway.wire import seconds
 
 FULL_NAME = "parley.conversation.v1.ConversationService"
@@ -29,16 +37,24 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class ConversationService(conversation_pb2_grpc.ConversationServiceServicer):
     """Conversations that survive reconnects."""
 
-    def __init__(self, stages: Stages, settings: GatewaySettings) -> None:
+    def __init__(
+        self,
+        stages: Stages,
+        settings: GatewaySettings,
+        admission: Admission,
+        toolbox: Toolbox | None = None,
+    ) -> None:
         self._stages = stages
+        self._admission = admission
+        self._toolbox = toolbox or Toolbox(settings.functions)
         self._settings = settings
-        self._vad: SileroVad | None = None
+        self._vad: VadBatch | None = None
         self._runners: set[SessionRunner] = set()
         self._draining = False
 
     def warm_up(self) -> None:
         """Loads the voice activity detection. Takes time: run it outside the event loop."""
-        self._vad = SileroVad(self._settings.vad.model)
+        self._vad = VadBatch(SileroVad(self._settings.vad.model))
 
     async def drain(self) -> None:
         """Ends every stream at its next turn boundary."""
@@ -134,25 +150,58 @@ class ConversationService(conversation_pb2_grpc.ConversationServiceServicer):
             raise Unavailable("this server is leaving", reason="DRAINING", retry_after=1.0)
         if self._vad is None:
             raise Unavailable("this server is warming up", reason="WARMING_UP", retry_after=1.0)
-        opening = await open_conversation(
-            first.setup, self._stages, self._settings, current_tenant.get()
-        )
+        self._toolbox.check_required()
+        tenant = current_tenant.get()
+        async with AsyncExitStack() as closing:
+
+            async def admit(session: str, resumed: bool) -> Ticket:
+                held = self._admission.session(
+                    tenant,
+                    Kind.CONVERSATION,
+                    slot=session,
+                    resumed=resumed,
+                    listens=True,
+                    speaks=True,
+                )
+                return await closing.enter_async_context(held)
+
+            opening = await open_conversation(
+                first.setup, self._stages, self._settings, tenant, admit
+            )
+            await self._hold(opening, self._vad, requests, write)
+
+    async def _hold(
+        self,
+        opening: Opening,
+        vad: VadBatch,
+        requests: AsyncIterator[Request],
+        write: Callable[[Response], Awaitable[None]],
+    ) -> None:
+        settings = self._settings.turns.echo
+        told_off = opening.config.turn_policy.echo_cancelled
+        reference = EchoReference(opening.output_rate, settings.keep_s)
+        canceller = EchoCanceller(reference) if settings.enabled and not told_off else None
         microphone = Microphone(
-            SpeechDetector(self._vad, self._settings.vad.thresholds()),
+            SpeechDetector(vad.probability, self._settings.vad.thresholds()),
             sample_rate=opening.sample_rate,
             channels=opening.channels,
             keep=self._settings.turns.pre_roll_s + _KEPT_BEYOND_PRE_ROLL_S,
+            canceller=canceller,
         )
+        ticket = opening.ticket
+        write = metered_write(write, ticket)
         runner = SessionRunner(
             opening,
             self._stages,
             self._settings,
             microphone,
-            write,
+            overheard(write, reference) if canceller else write,
             turn_prefix=new_id("t") + "-",
+            toolbox=self._toolbox,
         )
         self._runners.add(runner)
         try:
-            await runner.run(requests)
+            rate = opening.sample_rate * opening.channels
+            await runner.run(metered_requests(requests, ticket, rate))
         finally:
             self._runners.discard(runner)

@@ -5,14 +5,16 @@ session that is being driven is refused, with one it is taken over. What this ga
 refused here, not ignored later.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from parley.audio.v1 import audio_pb2
 from parley.conversation.v1 import conversation_pb2
 from parley_core.audio import check_format
-from parley_core.errors import InvalidArgument, NotFound
+from parley_core.errors import AlreadyExists, InvalidArgument, NotFound
 
 from parley_gateway import config as conversation_config
+from parley_gateway.admission.ticket import Ticket
 from parley_gateway.config import ConversationConfig
 from parley_gateway.names import check_session_name, new_id
 from parley_gateway.sequences import Reserved, reserve
@@ -34,6 +36,7 @@ class Opening:
         output_rate: Of the replies' sound, Hz.
         resumed: It goes on from an earlier stream.
         sequences: Numbers that its messages may have.
+        ticket: Lets it be there, and takes note of what it uses.
     """
 
     session: StoredSession
@@ -44,6 +47,7 @@ class Opening:
     output_rate: int
     resumed: bool
     sequences: Reserved
+    ticket: Ticket
 
 
 async def open_conversation(
@@ -51,12 +55,20 @@ async def open_conversation(
     stages: Stages,
     settings: GatewaySettings,
     tenant: str,
+    admit: Callable[[str, bool], Awaitable[Ticket]],
 ) -> Opening:
     """Opens the session of a stream.
 
+    Args:
+        setup: From the client.
+        stages: The context stage keeps the session.
+        settings: Limits.
+        tenant: Whose the session is.
+        admit: Lets a session in, by its name and whether it is resumed, or refuses it.
+
     Raises:
-        ParleyError: The setup is wrong, the session unknown or driven by another stream, or the
-            context stage is lost.
+        ParleyError: The setup is wrong, the session unknown or driven by another stream, the
+            tenant may hold no more, or the context stage is lost.
     """
     longest = settings.request_limits.max_text_chars
     conversation_config.check_config(setup.config, field="setup.config", max_text_chars=longest)
@@ -72,7 +84,10 @@ async def open_conversation(
                 reason="CHANNEL_COUNT_UNSUPPORTED",
             )
     context = stages.context
-    session, resumed = await _find(setup, context, settings, tenant)
+    session, resumed = await _find(setup, context, tenant)
+    name = session.name if session else f"tenants/{tenant}/sessions/{new_id('')}"
+    ticket = await admit(name, resumed)
+    session = session or await _create(name, setup, context, settings, tenant)
     owner = new_id("gateway-")
     lease = await context.acquire_lease(
         session.name, owner, settings.sessions.lease_ttl_s, take_over=resumed
@@ -84,15 +99,12 @@ async def open_conversation(
     defaults = conversation_config.default_config(settings)
     kept = conversation_config.from_json(session.config)
     config = conversation_config.merge(defaults, kept, setup.config)
-    return Opening(session, lease, config, rate, channels, output_rate, resumed, sequences)
+    return Opening(session, lease, config, rate, channels, output_rate, resumed, sequences, ticket)
 
 
 async def _find(
-    setup: conversation_pb2.ConversationSetup,
-    context: ContextStage,
-    settings: GatewaySettings,
-    tenant: str,
-) -> tuple[StoredSession, bool]:
+    setup: conversation_pb2.ConversationSetup, context: ContextStage, tenant: str
+) -> tuple[StoredSession | None, bool]:
     match setup.WhichOneof("target"):
         case "session":
             name = check_session_name(setup.session, tenant, field="setup.session")
@@ -102,11 +114,26 @@ async def _find(
             if not session.name.startswith(f"tenants/{tenant}/"):
                 raise NotFound("there is no such resumption handle", reason="HANDLE_UNKNOWN")
             return session, True
-    persona = setup.config.system_prompt or settings.system_prompt
-    created = await context.create_session(
-        tenant, config=conversation_config.to_json(setup.config), system_prompt=persona
-    )
-    return created, False
+    return None, False
+
+
+async def _create(
+    name: str,
+    setup: conversation_pb2.ConversationSetup,
+    context: ContextStage,
+    settings: GatewaySettings,
+    tenant: str,
+) -> StoredSession:
+    try:
+        return await context.create_session(
+            tenant,
+            session_id=name.rpartition("/")[2],
+            config=conversation_config.to_json(setup.config),
+            system_prompt=setup.config.system_prompt or settings.system_prompt,
+        )
+    except AlreadyExists:
+        # Nobody else knows this name: the first try had made it when its answer was lost.
+        return await context.get_session(name)
 
 
 def _check_pcm(told: audio_pb2.AudioFormat, field: str) -> tuple[int, int]:

@@ -8,10 +8,12 @@ from parley_core.logging import get_logger
 from parley_core.server import Server
 
 from parley_gateway import conversation_service, speech_service
+from parley_gateway.admission.admission import Admission
 from parley_gateway.conversation_service import ConversationService
 from parley_gateway.settings import GatewaySettings
 from parley_gateway.speech_service import SpeechService
 from parley_gateway.stages.bundle import Stages, missing_stages, open_stages
+from parley_gateway.tools.toolbox import Toolbox, open_toolbox
 from parley_gateway.web.http_server import HttpServer
 
 _CONNECT_S = 2.0
@@ -22,7 +24,8 @@ async def serve(settings: GatewaySettings) -> None:
     """Serves until a signal ends it. Stages that are down make calls fail, not the gateway."""
     async with AsyncExitStack() as closing:
         stages = await open_stages(settings.stages, closing)
-        server, conversations = build_server(settings, stages)
+        toolbox = await closing.enter_async_context(open_toolbox(settings.functions))
+        server, conversations = build_server(settings, stages, toolbox)
         http = HttpServer(conversations, stages, settings) if settings.http.enabled else None
         if http:
             server.on_drain(http.drain)
@@ -33,19 +36,25 @@ async def serve(settings: GatewaySettings) -> None:
             missing = await missing_stages(stages, _CONNECT_S)
             if missing:
                 _log.warning("stages_missing", stages=missing)
+            missing = await toolbox.missing(_CONNECT_S)
+            if missing:
+                _log.warning("mcp_servers_missing", servers=missing)
             if http:
                 await http.start()
 
         await server.run(warm_up=warm_up)
 
 
-def build_server(settings: GatewaySettings, stages: Stages) -> tuple[Server, ConversationService]:
+def build_server(
+    settings: GatewaySettings, stages: Stages, toolbox: Toolbox | None = None
+) -> tuple[Server, ConversationService]:
     """Wires the server up."""
     server = Server(settings, name="gateway")
-    conversations = ConversationService(stages, settings)
+    admission = Admission(settings.admission, stages.quota, stages.chat.load)
+    conversations = ConversationService(stages, settings, admission, toolbox)
     server.add(
         speech_pb2_grpc.add_SpeechServiceServicer_to_server,
-        SpeechService(stages, settings),
+        SpeechService(stages, settings, admission),
         speech_service.FULL_NAME,
     )
     server.add(

@@ -3,7 +3,8 @@
 Contract: a task group per stream holds every task; when it ends, nothing of the stream is left.
 Effects are executed at once and in order, without waiting: sound that waits for the client never
 delays an interruption. The stream ends when the client closes or leaves, when the lease is lost,
-or, at a turn boundary, when the server drains or the stream is too old. Not for decisions (`turns`)
+or, at a turn boundary, when the server drains, the stream is too old, a quota is used up or the
+place is needed. Not for decisions (`turns`)
 or for the wire (`conversation_service`).
 """
 
@@ -24,7 +25,6 @@ from parley_gateway import config as conversation_config
 from parley_gateway import messages, responses
 from parley_gateway.calling import Calling
 from parley_gateway.config import ConversationConfig
-from parley_gateway.functions import declared
 from parley_gateway.history import History
 from parley_gateway.inbox import Inbox
 from parley_gateway.judge import finished_probability
@@ -40,6 +40,7 @@ from parley_gateway.session_metrics import FALSE_ALARMS, STALE_DROPPED, STREAMS
 from parley_gateway.settings import GatewaySettings
 from parley_gateway.stages.bundle import Stages
 from parley_gateway.stages.context import TurnUpdate
+from parley_gateway.tools.toolbox import Toolbox
 from parley_gateway.turns import effects as fx
 from parley_gateway.turns import events as ev
 from parley_gateway.turns.controller import State, TurnController
@@ -69,6 +70,7 @@ class SessionRunner:
         write: Callable[[Response], Awaitable[None]],
         *,
         turn_prefix: str,
+        toolbox: Toolbox | None = None,
     ) -> None:
         """Prepares the stream.
 
@@ -79,6 +81,7 @@ class SessionRunner:
             microphone: Of this stream.
             write: Sends a message to the client.
             turn_prefix: Begins the turn ids of this stream.
+            toolbox: What the gateway calls itself; None for what needs no connection.
         """
         self._opening = opening
         self._stages = stages
@@ -96,12 +99,14 @@ class SessionRunner:
         self._listening = Listening(
             stages, settings, microphone, self.feed, self._prefill, self._judge
         )
-        self._calling = Calling(settings.functions, self._outbox, self.feed)
+        self.toolbox = toolbox or Toolbox(settings.functions)
+        self._calling = Calling(self.toolbox, self._outbox, self.feed)
         self._replying = Replying(
             stages,
             settings,
             self._outbox,
             self._history,
+            self.toolbox,
             output_rate=opening.output_rate,
             feed=self.feed,
             backlog=self._controller.backlog,
@@ -113,6 +118,7 @@ class SessionRunner:
         self._ending = asyncio.Event()
         self._input_ended = False
         self._leaving = ""
+        self._refusal: ParleyError | None = None
         self._tasks: asyncio.TaskGroup
 
     def leave(self, reason: str) -> None:
@@ -120,16 +126,28 @@ class SessionRunner:
         self._leaving = self._leaving or reason
         self._check_end()
 
+    def run_out(self, error: ParleyError) -> None:
+        """Ends the stream with this error when the turn is over; the client is told at once."""
+        self.notice(error)
+        self._refusal = error
+        self._check_end()
+
+    def _give_way(self) -> None:
+        self.leave("this server is full, and others hold less of it")
+
     async def run(self, requests: AsyncIterator[Request]) -> None:
         """Runs until the stream ends.
 
         Raises:
-            ParleyError: The client broke the protocol, or the lease was lost (possibly inside an
-                ExceptionGroup).
+            ParleyError: The client broke the protocol, the lease was lost, or a quota is used up
+                (possibly inside an ExceptionGroup).
         """
         complete = conversation_config.in_force(self.config, self._settings)
         self._outbox.put(responses.setup_complete(self._opening, complete, self._settings))
         self._put_resumption()
+        for error in self.toolbox.away():
+            self.notice(error)
+        self._opening.ticket.watch(self.run_out, self._give_way)
         inbox = Inbox(self, self._microphone, self._settings)
         with STREAMS.track_inprogress():
             try:
@@ -142,14 +160,16 @@ class SessionRunner:
                     self._tasks.create_task(self._grow_old())
                     self._tasks.create_task(inbox.run(requests))
                     await self._ending.wait()
-                    if self._transcripts and not self._leaving:
+                    if self._transcripts and not self._leaving and not self._refusal:
                         await asyncio.wait(self._transcripts)
                     await self._history.written()
                     if self._leaving:
                         self._put_resumption()
                         self._outbox.put(responses.go_away(self._leaving))
+                    if self._refusal:
+                        self._put_resumption()
                     await self._outbox.empty()
-                    raise _StreamEnded
+                    raise self._refusal or _StreamEnded
             except* _StreamEnded:
                 pass
             finally:
@@ -181,6 +201,9 @@ class SessionRunner:
 
     def feed(self, event: ev.Event) -> None:
         """Tells the controller, and does what it decides."""
+        if self._refusal and isinstance(event, ev.TextReceived):
+            self.notice(self._refusal)
+            return
         now = time.monotonic()
         if isinstance(event, ev.SpeechStopped):
             self._do(self._controller.feed(ev.QueueMeasured(self._stages.chat.load.wait(now)), now))
@@ -210,6 +233,9 @@ class SessionRunner:
                 self._outbox.put(responses.decision(effect))
             case fx.OpenUtterance(turn_id, offset):
                 listening.open(self._tasks, turn_id, offset)
+                if self._refusal:
+                    # The turn that was begun in time is over; this is another one.
+                    self._ending.set()
             case fx.DropUtterance():
                 listening.drop()
             case fx.RecognizeWords(turn_id):
@@ -255,7 +281,7 @@ class SessionRunner:
             utterance,
             self._history_prompt,
             session=self._opening.session.name,
-            functions=declared(self._settings.functions, self.config),
+            functions=self.toolbox.declared(self.config),
         )
 
     async def _judge(self, utterance: Utterance) -> float | None:
@@ -265,7 +291,7 @@ class SessionRunner:
             await self._history_prompt(),
             ids,
             session=self._opening.session.name,
-            functions=declared(self._settings.functions, self.config),
+            functions=self.toolbox.declared(self.config),
         )
 
     async def _history_prompt(self) -> list[message_pb2.Message]:
@@ -329,7 +355,8 @@ class SessionRunner:
         self.leave("the stream is too old")
 
     def _check_end(self) -> None:
-        if (self._leaving and self._controller.state is State.SILENCE) or (
+        going = self._leaving or self._refusal
+        if (going and self._controller.state is State.SILENCE) or (
             self._input_ended and self._controller.settled
         ):
             self._ending.set()

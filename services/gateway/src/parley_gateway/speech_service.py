@@ -11,6 +11,9 @@ from parley_core.context import current_tenant
 from parley_core.errors import InvalidArgument
 
 from parley_gateway import messages
+from parley_gateway.admission.admission import Admission
+from parley_gateway.admission.estimate import expected_seconds
+from parley_gateway.admission.ticket import Kind, Ticket
 from parley_gateway.ask import AskEvent, Asking, Began, Question, Remembered
 from parley_gateway.config import check_config, check_text
 from parley_gateway.latency import TurnLatency
@@ -31,9 +34,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class SpeechService(speech_pb2_grpc.SpeechServiceServicer):
     """Single questions and single stages."""
 
-    def __init__(self, stages: Stages, settings: GatewaySettings) -> None:
+    def __init__(self, stages: Stages, settings: GatewaySettings, admission: Admission) -> None:
         self._stages = stages
         self._settings = settings
+        self._admission = admission
 
     async def Ask(  # type: ignore[override]  # noqa: N802 - named by the contract
         self, request: speech_pb2.AskRequest, context: Context
@@ -41,6 +45,21 @@ class SpeechService(speech_pb2_grpc.SpeechServiceServicer):
         """Answers one question."""
         latency = TurnLatency("ask")
         question = await self._question(request)
+        tenant = current_tenant.get()
+        heard = question.recording.duration if question.recording else 0.0
+        async with self._admission.session(
+            tenant, Kind.ASK, audio_in=heard, speaks=question.speak
+        ) as ticket:
+            await self._answer(question, tenant, latency, ticket, context)
+
+    async def _answer(
+        self,
+        question: Question,
+        tenant: str,
+        latency: TurnLatency,
+        ticket: Ticket,
+        context: Context,
+    ) -> None:
         done: ReplyDone | None = None
 
         async def write(event: AskEvent) -> None:
@@ -51,8 +70,9 @@ class SpeechService(speech_pb2_grpc.SpeechServiceServicer):
                 await context.write(_finished(event, done, latency))
             elif response := self._response(event):
                 await context.write(response)
+                if isinstance(event, ReplyAudio):
+                    ticket.spoke(event.audio.duration)
 
-        tenant = current_tenant.get()
         await Asking(self._stages, self._settings, tenant, latency, write).answer(question)
 
     async def Synthesize(  # type: ignore[override]  # noqa: N802
@@ -73,6 +93,12 @@ class SpeechService(speech_pb2_grpc.SpeechServiceServicer):
             temperature=request.temperature if request.HasField("temperature") else None,
             seed=request.seed if request.HasField("seed") else None,
         )
+        async with self._admission.session(
+            current_tenant.get(), Kind.SYNTHESIZE, audio_out=expected_seconds(request.text)
+        ) as ticket:
+            await self._speak(request.text, style, ticket, context)
+
+    async def _speak(self, text: str, style: tts.Style, ticket: Ticket, context: Context) -> None:
         latency = TurnLatency("synthesize")
         rate = self._settings.output_sample_rate
         started = False
@@ -87,13 +113,14 @@ class SpeechService(speech_pb2_grpc.SpeechServiceServicer):
                 await context.write(speech_pb2.SynthesizeResponse(started=begin))
             output = messages.audio_output(audio)
             await context.write(speech_pb2.SynthesizeResponse(audio=output))
+            ticket.spoke(audio.duration)
 
         speech = Speech(
             self._stages, style, session="", sample_rate=rate, latency=latency, listen=listen
         )
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(speech.run())
-            await speech.say(request.text)
+            await speech.say(text)
             await speech.end()
         latency.record()
         spent = ReplyUsage(audio_output_tokens=speech.token_count, audio_seconds=speech.seconds)
@@ -107,11 +134,14 @@ class SpeechService(speech_pb2_grpc.SpeechServiceServicer):
     ) -> speech_pb2.RecognizeResponse:
         """Writes down a recording."""
         recording = await self._recording(request.audio, "audio")
-        transcript = await self._stages.context.transcribe(
-            messages.speech_format(16_000),
-            recording.pcm,
-            self._settings.request_limits.recognize_deadline_s,
-        )
+        async with self._admission.session(
+            current_tenant.get(), Kind.RECOGNIZE, audio_in=recording.duration
+        ):
+            transcript = await self._stages.context.transcribe(
+                messages.speech_format(16_000),
+                recording.pcm,
+                self._settings.request_limits.recognize_deadline_s,
+            )
         return speech_pb2.RecognizeResponse(
             text=transcript.text,
             words=[
@@ -146,19 +176,22 @@ class SpeechService(speech_pb2_grpc.SpeechServiceServicer):
         self, request: speech_pb2.CloneVoiceRequest, context: Context
     ) -> speech_pb2.Voice:
         """Makes a voice of a recording."""
+        tenant = current_tenant.get()
+        self._admission.check_cloning(tenant)
         check_text(request.prompt_text, "prompt_text", self._settings.request_limits.max_text_chars)
         recording = await self._recording(request.audio, "audio")
         audio_format = request.audio.format
         if audio_format.encoding == audio_pb2.AUDIO_ENCODING_PCM_S16LE:
             audio_format.channel_count = recording.channels
-        cloned = await self._stages.tts.clone_voice(
-            request.name,
-            audio_format,
-            recording.content,
-            request.prompt_text,
-            request.consent,
-            tuple(request.language_codes),
-        )
+        async with self._admission.session(tenant, Kind.CLONE, audio_in=recording.duration):
+            cloned = await self._stages.tts.clone_voice(
+                request.name,
+                audio_format,
+                recording.content,
+                request.prompt_text,
+                request.consent,
+                tuple(request.language_codes),
+            )
         return _voice(cloned)
 
     async def DeleteVoice(  # noqa: N802

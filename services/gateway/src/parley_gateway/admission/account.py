@@ -41,6 +41,12 @@ class Account:
         return not self._open and not self._untold
 
     @property
+    def owes_starts(self) -> bool:
+        """Whether sessions were let in here that the shared count does not know of."""
+        sending = self._sending.used if self._sending else Amount()
+        return (self._used + sending).session_starts != 0
+
+    @property
     def _untold(self) -> bool:
         return bool(self._ended) or self._sending is not None or self._used != Amount()
 

@@ -246,8 +246,11 @@ class Admission:
     async def _ask(
         self, account: Account, ticket: Ticket, take: Amount, need: Amount
     ) -> Refusal | None:
-        settings, began = self._settings, time.monotonic()
-        if began >= self._alone_until:
+        settings = self._settings
+        if account.owes_starts:
+            # Else what was begun here while nobody counted for all could be begun once more.
+            await self._tell(account, ticket.tenant)
+        if time.monotonic() >= self._alone_until:
             try:
                 refusal, balance = await self._quota.admit(
                     ticket.tenant,
@@ -315,6 +318,8 @@ class Admission:
         call_context.set_remaining(None)
         try:
             async with asyncio.timeout(_CLEAN_UP_S):
+                await self._tell(account, tenant)
+                # That may have been a report from before, which did not know of this end.
                 await self._tell(account, tenant)
         except TimeoutError:
             _log.info("usage_not_told", tenant=tenant)

@@ -171,7 +171,9 @@ class RealtimeConnection:
         self._unsent.append(error(problem))
         with suppress(ConnectionError):
             await self._flush()
-        await self._close(WSCloseCode.INTERNAL_ERROR, problem.reason)
+        later = problem.retry_after is not None
+        code = WSCloseCode.TRY_AGAIN_LATER if later else WSCloseCode.INTERNAL_ERROR
+        await self._close(code, problem.reason)
 
     async def _close(self, code: WSCloseCode, reason: str) -> None:
         await self._socket.close(code=code, message=reason.encode())

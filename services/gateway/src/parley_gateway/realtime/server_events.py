@@ -37,15 +37,18 @@ def event(kind: str, **fields: Any) -> ServerEvent:
 
 
 def error_of(problem: Problem) -> dict[str, Any]:
-    """A problem in OpenAI's terms."""
+    """A problem in OpenAI's terms, with `retry_after` in seconds where trying again may help."""
     code = Code(problem.code)
     kind = "invalid_request_error" if code in _CLIENT_FAULTS else _TYPES.get(code, "server_error")
-    return {
+    told = {
         "type": kind,
         "code": _CODES.get(problem.reason, problem.reason.lower()),
         "message": problem.message,
         "param": problem.field or None,
     }
+    if problem.retry_after is not None:
+        told["retry_after"] = round(problem.retry_after, 3)
+    return told
 
 
 def error(problem: Problem, event_id: str | None = None) -> ServerEvent:

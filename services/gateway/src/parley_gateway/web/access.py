@@ -1,5 +1,6 @@
 """Who calls over HTTP, and how errors are told there."""
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
@@ -64,6 +65,9 @@ async def typed_errors(request: web.Request, handler: Handler) -> web.StreamResp
 
 
 def _answer(problem: Problem) -> web.Response:
-    headers = {} if problem.retry_after is None else {"Retry-After": f"{problem.retry_after:.0f}"}
+    headers: dict[str, str] = {}
+    if problem.retry_after is not None:
+        # Whole seconds, and never too soon.
+        headers["Retry-After"] = str(math.ceil(problem.retry_after))
     status = _STATUS.get(Code(problem.code), 500)
     return web.json_response({"error": error_of(problem)}, status=status, headers=headers)
