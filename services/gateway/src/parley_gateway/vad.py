@@ -2,11 +2,12 @@
 
 Contract: mono float32 at 16 kHz in, in any lengths; `SpeechEdge`s on the clock of that audio out.
 The model is shared and holds no state; each stream has a `SpeechDetector` of its own. Inference is
-synchronous (about 0.1 ms for a frame of 32 ms); the session runs it outside the event loop.
+synchronous (about 0.1 ms for a frame of 32 ms); streams are judged together by `vad_batch`.
 Source: the ONNX file of the PyPI package silero-vad, which takes 512 samples behind the 64 before.
 Not for: deciding that a turn has ended (`turns`), or resampling.
 """
 
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +22,8 @@ _CONTEXT = 64
 _STATE_SHAPE = (2, 1, 128)
 
 Samples = npt.NDArray[np.float32]
+Judge = Callable[[Samples, Samples], Awaitable[tuple[float, Samples]]]
+"""As `SileroVad.probability`, awaited."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,21 +92,30 @@ class SileroVad:
         Returns:
             The probability of speech, and the state for the next frame.
         """
-        inputs = {"input": window[np.newaxis], "state": state, "sr": self._rate}
-        output, state = self._session.run(None, inputs)
-        return float(output[0, 0]), state
+        ((probability, state),) = self.probabilities([(window, state)])
+        return probability, state
+
+    def probabilities(
+        self, frames: Sequence[tuple[Samples, Samples]]
+    ) -> list[tuple[float, Samples]]:
+        """Judges frames of different streams in one call; see `probability`."""
+        windows = np.stack([window for window, _ in frames])
+        states = np.concatenate([state for _, state in frames], axis=1)
+        inputs = {"input": windows, "state": states, "sr": self._rate}
+        output, after = self._session.run(None, inputs)
+        return [(float(output[row, 0]), after[:, row : row + 1]) for row in range(len(frames))]
 
 
 class SpeechDetector:
     """The detection of one stream of audio."""
 
-    def __init__(self, model: SileroVad, thresholds: VadThresholds | None = None) -> None:
-        self._model = model
+    def __init__(self, judge: Judge, thresholds: VadThresholds | None = None) -> None:
+        self._judge = judge
         self._thresholds = thresholds or VadThresholds()
         self._state: Samples = np.zeros(_STATE_SHAPE, np.float32)
         self._window: Samples = np.zeros(_CONTEXT + FRAME, np.float32)
         self._pending: Samples = np.zeros(0, np.float32)
-        self._frames = 0
+        self._frames = self._began = 0
         self._speaking = False
         self._edge_frames = 0
         self._edge_sum = 0.0
@@ -113,8 +125,24 @@ class SpeechDetector:
         """Whether speech goes on."""
         return self._speaking
 
-    def feed(self, samples: Samples) -> list[SpeechEdge]:
-        """Takes audio in.
+    def forget(self, longest: float) -> bool:
+        """Takes speech back that was none.
+
+        Args:
+            longest: Seconds that it lasts at most; longer speech goes on.
+
+        Returns:
+            Whether there was any.
+        """
+        taken_back = (
+            self._speaking and (self._frames - self._began) * FRAME <= longest * SAMPLE_RATE
+        )
+        if taken_back:
+            self._speaking, self._edge_frames, self._edge_sum = False, 0, 0.0
+        return taken_back
+
+    async def feed(self, samples: Samples) -> list[SpeechEdge]:
+        """Takes audio in, and waits until it is judged.
 
         Args:
             samples: float32 ``[N]``, mono, 16 kHz, any N; what does not fill a frame waits.
@@ -122,19 +150,23 @@ class SpeechDetector:
         Returns:
             The edges found, in order.
         """
-        audio = np.concatenate([self._pending, samples])
-        whole = len(audio) // FRAME * FRAME
-        self._pending = audio[whole:]
         edges: list[SpeechEdge] = []
-        for begin in range(0, whole, FRAME):
-            edge = self._frame(audio[begin : begin + FRAME])
+        for window in self._windows(samples):
+            probability, self._state = await self._judge(window, self._state)
+            edge = self._edge(probability)
             if edge:
                 edges.append(edge)
         return edges
 
-    def _frame(self, frame: Samples) -> SpeechEdge | None:
-        self._window = np.concatenate([self._window[-_CONTEXT:], frame])
-        probability, self._state = self._model.probability(self._window, self._state)
+    def _windows(self, samples: Samples) -> Iterator[Samples]:
+        audio = np.concatenate([self._pending, samples])
+        whole = len(audio) // FRAME * FRAME
+        self._pending = audio[whole:]
+        for begin in range(0, whole, FRAME):
+            self._window = np.concatenate([self._window[-_CONTEXT:], audio[begin : begin + FRAME]])
+            yield self._window
+
+    def _edge(self, probability: float) -> SpeechEdge | None:
         self._frames += 1
         limits = self._thresholds
         if self._speaking:
@@ -154,6 +186,7 @@ class SpeechDetector:
         offset = (self._frames - self._edge_frames) * FRAME / SAMPLE_RATE
         mean = self._edge_sum / self._edge_frames
         self._speaking = not self._speaking
+        self._began = self._frames - self._edge_frames
         self._edge_frames, self._edge_sum = 0, 0.0
         return SpeechEdge(self._speaking, offset, mean)
 
