@@ -1,8 +1,10 @@
 """Arithmetic of buckets and accounts on a clock of the test's own."""
 
 import math
+from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from parley_gateway.admission.account import Account
@@ -137,6 +139,15 @@ def test_a_tenants_own_section_replaces_the_default_key_by_key():
     assert (acme.max_sessions, acme.weight, acme.cloning) == (None, 3, False)
     assert acme.audio_in == settings.default.audio_in
     assert settings.limits("dull") == settings.limits("nobody") == settings.default
+
+
+def test_the_settings_that_the_manual_shows_are_taken():
+    manual = Path(__file__).parents[3] / "docs" / "admission.md"
+    shown = manual.read_text(encoding="utf-8").partition("```yaml\n")[2].partition("```")[0]
+    settings = AdmissionSettings(**yaml.safe_load(shown)["admission"])
+    acme = settings.limits("acme")
+    assert (acme.max_sessions, acme.session_starts, acme.cloning) == (200, None, True)
+    assert acme.audio_in == settings.default.audio_in
 
 
 def test_nothing_is_limited_unless_it_is_said():
