@@ -34,8 +34,8 @@ MODELS: dict[str, type[ServiceSettings]] = {
 # What the chart sets itself, by path in the settings; `*` is any one key.
 OWNED = (
     "host", "port", "metrics_port", "tls", "auth", "drain_timeout_s", "weights", "voice_store",
-    "log.format", "telemetry.otlp_endpoint", "redis.url", "tokenizer.address", "tokenizer.tls",
-    "tokenizer.api_key", "http.enabled", "http.host", "http.port",
+    "log.format", "telemetry.otlp_endpoint", "redis.url", "redis.sentinel", "tokenizer.address",
+    "tokenizer.tls", "tokenizer.api_key", "http.enabled", "http.host", "http.port",
     "functions.registered.authorization", "stages.*.address", "stages.*.tls", "stages.*.api_key",
 )  # fmt: skip
 
@@ -45,7 +45,10 @@ STRINGS = {"type": "object", "additionalProperties": {"type": "string"}}
 QUANTITY = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"}
 QUANTITIES = {
     "type": "object",
-    "additionalProperties": {"anyOf": [QUANTITY, {"type": "integer", "minimum": 0}]},
+    # Null takes away what an earlier values file says.
+    "additionalProperties": {
+        "anyOf": [QUANTITY, {"type": "integer", "minimum": 0}, {"type": "null"}]
+    },
 }
 NAMES = {"type": "array", "items": {"type": "string"}}
 PEERS = {"type": "array", "items": {"type": "object"}}
@@ -80,7 +83,9 @@ SHAPES: dict[str, dict[str, Any]] = {
     "tls.certManager.issuerRef.kind": {"enum": ["Issuer", "ClusterIssuer"]},
     "tls.secretNames": section(**{name: {"type": "string"} for name in MODELS}),
     "auth.jwt.algorithms": {**NAMES, "minItems": 1},
-    "weights.source": {"enum": ["claim", "hub", "seeded", "image"]},
+    "weights.source": {"enum": ["claim", "hub", "s3", "seeded", "image"]},
+    "weights.s3.url": {"type": "string", "pattern": "^(s3://[^/]+.*)?$"},
+    "weights.s3.endpoint": {"type": "string", "pattern": "^(https?://.+)?$"},
     "weights.seed": {"type": "integer", "minimum": 0},
     "weights.folder": {"type": "string", "pattern": "^[A-Za-z0-9._-]*$"},
     "weights.hub.repositories": section(
@@ -97,6 +102,9 @@ SHAPES: dict[str, dict[str, Any]] = {
     "*.job.nodeSelector": STRINGS,
     "*.tolerations": TOLERATIONS,
     "*.job.tolerations": TOLERATIONS,
+    "redis.external.sentinel.addresses": {
+        "type": "array", "items": {"type": "string", "pattern": "^[^\\s:]+:[0-9]+$"},
+    },
     "redis.appendfsync": {"enum": ["always", "everysec", "no"]},
     "redis.maxMemory": {"type": "string", "pattern": "^[0-9]+(kb|mb|gb)$"},
     "networkPolicy.gatewayFrom": PEERS,
@@ -134,7 +142,7 @@ SERVICE_EXTRAS: dict[str, Any] = {
             "required": ["name", "value"],
         },
     },
-    "nodeSelector": STRINGS,
+    "nodeSelector": {**STRINGS, "type": ["object", "null"]},
     "tolerations": TOLERATIONS,
     "affinity": {"type": "object"},
     "extraEgress": PEERS,

@@ -8,6 +8,7 @@ import yaml
 
 REPOSITORY = Path(__file__).parents[2]
 CHART = REPOSITORY / "helm" / "parley"
+EXAMPLES = REPOSITORY / "k8s" / "examples"
 SERVICES = ("gateway", "tokenizer", "chat-llm", "tts", "vocoder", "asr-context")
 
 # Everything that values can switch on, so that no template goes untested.
@@ -44,8 +45,16 @@ VARIANTS = {
                 "gatewayFrom": [{"ipBlock": {"cidr": "10.0.0.0/8"}}],
                 "metricsFrom": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}],
             },
-            "redis": {"external": {"caSecret": "redis-ca"}},
-            "priorityClass": {"create": True},
+            "redis": {
+                "external": {
+                    "caSecret": "redis-ca",
+                    "sentinel": {
+                        "addresses": ["sentinel-0:26379", "sentinel-1:26380"],
+                        "passwordSecret": "sentinel",
+                        "tls": True,
+                    },
+                }
+            },
             "monitoring": {"rules": {"runbookBase": "https://git.example.com/blob/main/"}},
             "services": {
                 "chat-llm": {"multiNode": {"enabled": True}, "runtimeClassName": "nvidia"},
@@ -58,6 +67,22 @@ VARIANTS = {
             },
         },
     },
+    "over-nodes": {"files": ["values-gpu.yaml", "leaderworkerset.yaml"]},
+    "gpu-slices": {"files": ["values-gpu.yaml", "gpu-slices.yaml"]},
+    "keda": {"files": ["keda.yaml"]},
+    "s3": {
+        "values": {
+            "weights": {
+                "source": "s3",
+                "s3": {
+                    "url": "s3://models/parley",
+                    "endpoint": "http://minio.data:9000",
+                    "region": "eu-west-1",
+                    "credentialsSecret": "minio",
+                },
+            }
+        }
+    },
     "claim": {"values": {"weights": {"source": "claim", "existingClaim": "models", "folder": ""}}},
     "given-certificates": {
         "values": {"tls": {"mode": "secrets", "secretNames": {"gateway": "gateway-cert"}}}
@@ -69,7 +94,8 @@ VARIANTS = {
 def template(helm: str, name: str, values: str, files: tuple[str, ...], kube: str) -> list[dict]:
     command = [helm, "template", name, str(CHART), "--namespace", "speech"]
     for file in files:
-        command += ["--values", str(CHART / file)]
+        folder = EXAMPLES if (EXAMPLES / file).is_file() else CHART
+        command += ["--values", str(folder / file)]
     if kube:
         command += ["--kube-version", kube]
     command += ["--values", "-"]

@@ -94,7 +94,7 @@ def test_collector_external_redis_and_hub_open_their_ports_only(render):
         return {p["port"] for rule in rules if "to" not in rule for p in rule.get("ports", [])}
 
     assert ports("tokenizer") == {4317}
-    assert ports("asr-context") == {4317, 6379}
+    assert ports("asr-context") == {4317, 6379, 26379, 26380}
     assert ports("gateway") == {4317, 443}
     assert ports("weights") == {443}
 

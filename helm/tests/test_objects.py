@@ -8,6 +8,7 @@ import subprocess
 
 import make_dashboard
 import pytest
+import typer
 import yaml
 from chart import CHART, REPOSITORY, SERVICES, VARIANTS, container
 from parley_client.command.main import app
@@ -82,12 +83,46 @@ def test_one_node_has_no_budget_that_would_block_its_drain(render):
     assert render(**VARIANTS["pocket"]).all("PodDisruptionBudget") == []
 
 
-def test_the_priority_class_is_used_by_every_service(render):
-    rendered = render(**VARIANTS["everything"])
-    (made,) = rendered.all("PriorityClass")
+def test_what_holds_conversations_goes_before_the_stages(render):
+    rendered = render(values={"priorityClass": {"create": True, "preemption": False}})
+    value = {each["metadata"]["name"]: each["value"] for each in rendered.all("PriorityClass")}
+    assert value["parley-front"] > value["parley-stage"]
+    assert {each["preemptionPolicy"] for each in rendered.all("PriorityClass")} == {"Never"}
+    used = {
+        name.removeprefix("parley-"): pod["spec"].get("priorityClassName")
+        for name, pod in rendered.pods()
+    }
+    for part in ("gateway", "asr-context", "redis"):
+        assert used[part] == "parley-front"
+    for part in ("tokenizer", "chat-llm", "tts", "vocoder"):
+        assert used[part] == "parley-stage"
+
+
+def test_a_priority_class_of_yours_is_used_for_all_and_none_made(render):
+    rendered = render(values={"priorityClass": {"name": "mine"}})
+    assert rendered.all("PriorityClass") == []
     for service in SERVICES:
-        spec = rendered.service_pod(service)["spec"]
-        assert spec["priorityClassName"] == made["metadata"]["name"]
+        assert rendered.service_pod(service)["spec"]["priorityClassName"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("service", "asked"),
+    [
+        ("gateway", ["load"]),
+        ("tokenizer", ["load", "sessions"]),
+        ("chat-llm", ["load", "sessions", "queue"]),
+        ("tts", ["load", "sessions", "queue"]),
+        ("asr-context", ["load", "sessions"]),
+    ],
+)
+def test_keda_asks_for_load_conversations_and_queues_by_their_thresholds(service, asked, render):
+    scaling = {"mode": "keda", "threshold": 7, "sessions": 30, "queue": 5}
+    values = {"services": {service: {"autoscaling": scaling}}, "keda": {"fallbackReplicas": 2}}
+    scaled = render(values=values).one("ScaledObject", f"parley-{service}")["spec"]
+    told = {each["name"]: each["metadata"]["threshold"] for each in scaled["triggers"]}
+    assert told == {name: {"load": "7", "sessions": "30", "queue": "5"}[name] for name in asked}
+    assert all(each["metricType"] == "AverageValue" for each in scaled["triggers"])
+    assert scaled["fallback"] == {"failureThreshold": 4, "replicas": 2}
 
 
 @pytest.mark.parametrize(
@@ -95,8 +130,15 @@ def test_the_priority_class_is_used_by_every_service(render):
     [
         ({"source": "seeded"}, ["parley", "weights", "seed", "/weights/models"]),
         ({"source": "claim", "existingClaim": "models"}, ["parley", "weights", "check"]),
-        ({"source": "image", "image": "weights:1"}, ["fill_weights.py", "copy", "/weights/models"]),
-        ({"source": "hub"}, ["fill_weights.py", "hub", "stepfun-ai/Step-Audio-Chat"]),
+        ({"source": "image", "image": "weights:1"}, ["parley weights copy", "/weights/models"]),
+        (
+            {"source": "hub"},
+            ["parley weights pull", "Step-Audio-Chat=stepfun-ai/Step-Audio-Chat@main"],
+        ),
+        (
+            {"source": "s3", "s3": {"url": "s3://models/parley"}},
+            ["parley weights pull", "--from s3://models/parley"],
+        ),
     ],
 )
 def test_weights_come_by_a_job_that_verifies_them(values, words, render):
@@ -104,6 +146,58 @@ def test_weights_come_by_a_job_that_verifies_them(values, words, render):
     command = " ".join(container(job["spec"]["template"])["command"])
     assert all(word in command for word in words)
     assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never"
+
+
+@pytest.mark.parametrize("variant", ["hub", "s3", "claim", "image", "seeded"], indirect=False)
+def test_the_weights_job_calls_a_command_as_it_is(variant, render):
+    """The words that the chart says are parsed by the command that they are said to."""
+    values = {
+        "s3": VARIANTS["s3"]["values"]["weights"],
+        "claim": VARIANTS["claim"]["values"]["weights"],
+        "image": {"source": "image", "image": "weights:1"},
+    }.get(variant, {"source": variant})
+    (job,) = render(values={"weights": values}).all("Job")
+    command = container(job["spec"]["template"])["command"]
+    calls = [each.split() for each in command[2].split(" && ")] if command[0] == "sh" else [command]
+    for program, *words in calls:
+        assert program == "parley"
+        context = typer.main.get_command(app).make_context("parley", list(words))
+        group = context.command.commands[words[0]]
+        leaf = group.commands[words[1]]
+        leaf.make_context(words[1], list(words[2:]), parent=context)
+
+
+def test_bucket_credentials_come_by_secret_and_its_port_is_open(render):
+    rendered = render(**VARIANTS["s3"])
+    (job,) = rendered.all("Job")
+    names = {
+        each["name"]: each["valueFrom"]["secretKeyRef"]
+        for each in container(job["spec"]["template"])["env"]
+        if "valueFrom" in each
+    }
+    assert names["AWS_SECRET_ACCESS_KEY"] == {"name": "minio", "key": "AWS_SECRET_ACCESS_KEY"}
+    assert names["AWS_SESSION_TOKEN"]["optional"] is True
+    egress = rendered.one("NetworkPolicy", "parley-weights")["spec"]["egress"]
+    assert egress == [{"ports": [{"port": 9000, "protocol": "TCP"}]}]
+
+
+def test_sentinels_are_told_with_their_own_password_and_reachable(render):
+    rendered = render(**VARIANTS["everything"])
+    settings = yaml.safe_load(
+        rendered.one("ConfigMap", "parley-asr-context")["data"]["settings.yaml"]
+    )
+    assert settings["redis"]["sentinel"] == {
+        "addresses": ["sentinel-0:26379", "sentinel-1:26380"], "master": "mymaster", "tls": True,
+    }  # fmt: skip
+    (password,) = [
+        each["valueFrom"]["secretKeyRef"]
+        for each in container(rendered.service_pod("asr-context"))["env"]
+        if each["name"] == "PARLEY_ASR_CONTEXT_REDIS__SENTINEL__PASSWORD"
+    ]
+    assert password == {"name": "sentinel", "key": "password"}
+    egress = rendered.one("NetworkPolicy", "parley-asr-context")["spec"]["egress"]
+    ports = {port["port"] for rule in egress for port in rule["ports"]}
+    assert {6379, 26379, 26380} <= ports
 
 
 def test_other_weights_are_another_job(render):
@@ -274,7 +368,7 @@ def expressions(rendered):
             for each in group["rules"]:
                 yield each["expr"]
     for each in rendered.all("ScaledObject"):
-        yield each["spec"]["triggers"][0]["metadata"]["query"]
+        yield from (trigger["metadata"]["query"] for trigger in each["spec"]["triggers"])
     for each in rendered.all("ConfigMap"):
         for name, text in each["data"].items():
             if name.endswith(".json"):

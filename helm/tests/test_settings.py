@@ -179,6 +179,7 @@ def test_user_settings_reach_the_service_and_leave_the_chart_its_own(render, res
         ("tts", {"weights": "/elsewhere"}),
         ("vocoder", {"drain_timeout_s": 1}),
         ("asr-context", {"redis": {"url": "redis://:in-a-configmap@host"}}),
+        ("asr-context", {"redis": {"sentinel": {"password": "in a ConfigMap"}}}),
     ],
 )
 def test_what_the_chart_owns_cannot_be_set_twice(service, owned, render):

@@ -1,6 +1,7 @@
 """Pods: hardened, complete, and pointing at nothing that is not there."""
 
 import pytest
+import yaml
 from chart import SERVICES, VARIANTS, container
 
 pytestmark = pytest.mark.unit
@@ -170,6 +171,26 @@ def test_a_replica_over_nodes_is_a_group_of_leader_and_workers(render):
     assert not {"startupProbe", "readinessProbe", "livenessProbe"} & worker.keys()
     service = rendered.one("Service", "parley-chat-llm")
     assert service["spec"]["selector"]["leaderworkerset.sigs.k8s.io/worker-index"] == "0"
+
+
+def test_a_group_over_nodes_has_as_many_gpus_as_its_tensors_have_parts(render):
+    rendered = render(**VARIANTS["over-nodes"])
+    (group,) = rendered.all("LeaderWorkerSet")
+    template = group["spec"]["leaderWorkerTemplate"]
+    gpus = container(template["workerTemplate"])["resources"]["limits"]["nvidia.com/gpu"]
+    settings = rendered.one("ConfigMap", "parley-chat-llm")["data"]["settings.yaml"]
+    parts = yaml.safe_load(settings)["vllm"]["tensor_parallel_size"]
+    assert parts == gpus * template["size"]
+
+
+def test_null_takes_a_whole_gpu_away_where_a_slice_comes_in(render):
+    rendered = render(**VARIANTS["gpu-slices"])
+    pod = rendered.service_pod("vocoder")
+    assert container(pod)["resources"] == {
+        "requests": {"cpu": "4", "memory": "8Gi"},
+        "limits": {"memory": "16Gi", "nvidia.com/mig-2g.20gb": 1},
+    }
+    assert "nodeSelector" not in pod["spec"]
 
 
 def test_without_a_spare_gpu_the_old_pod_goes_first(render):

@@ -1,9 +1,8 @@
-import hashlib
 import shutil
 from pathlib import Path
 
 import pytest
-from parley_client.local import hubs, weights
+from parley_client.local import weights
 from parley_client.local.checkpoints import inspect
 from parley_client.local.errors import LocalError
 
@@ -59,13 +58,3 @@ def test_a_folder_of_something_else_says_so(tmp_path: Path) -> None:
     with pytest.raises(LocalError, match="holds neither") as caught:
         inspect(tmp_path)
     assert caught.value.reason == "WEIGHTS_UNKNOWN"
-
-
-def test_a_downloaded_file_must_have_the_checksum_the_hub_states(tmp_path: Path) -> None:
-    (tmp_path / "model.bin").write_bytes(b"weights")
-    digest = hashlib.sha256(b"weights").hexdigest()
-    hubs.verify(tmp_path, {"model.bin": digest})
-    with pytest.raises(LocalError, match="checksum"):
-        hubs.verify(tmp_path, {"model.bin": "0" * 64})
-    with pytest.raises(LocalError, match=r"other\.bin is missing"):
-        hubs.verify(tmp_path, {"model.bin": digest, "other.bin": digest})

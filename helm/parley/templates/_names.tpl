@@ -60,6 +60,10 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version }}
 {{- define "parley.redisSecret" -}}
 {{- default (printf "%s-redis" (include "parley.fullname" .)) .Values.redis.existingSecret -}}
 {{- end }}
+{{/* Priority class of a part's pods. Takes (list $ part). */}}
 {{- define "parley.priorityClass" -}}
-{{- if .Values.priorityClass.create -}}{{- include "parley.fullname" . -}}{{- else -}}{{- .Values.priorityClass.name -}}{{- end -}}
+{{- $values := (index . 0).Values.priorityClass -}}
+{{- if $values.create -}}
+{{- include "parley.name" (list (index . 0) (ternary "front" "stage" (has (index . 1) (list "gateway" "asr-context" "redis")))) -}}
+{{- else -}}{{- $values.name -}}{{- end -}}
 {{- end }}

@@ -75,7 +75,7 @@ spec:
     - name: {{ . }}
     {{- end }}
   {{- end }}
-  {{- with include "parley.priorityClass" $root }}
+  {{- with include "parley.priorityClass" . }}
   priorityClassName: {{ . }}
   {{- end }}
   {{- with $values.runtimeClassName }}
@@ -132,6 +132,12 @@ spec:
         {{- else }}
         - name: PARLEY_ASR_CONTEXT_REDIS__URL
           valueFrom: {secretKeyRef: {name: {{ required "redis.external.urlSecret is needed when redis.bundled is false" $root.Values.redis.external.urlSecret }}, key: url}}
+        {{- with $root.Values.redis.external.sentinel }}
+        {{- if and .addresses .passwordSecret }}
+        - name: PARLEY_ASR_CONTEXT_REDIS__SENTINEL__PASSWORD
+          valueFrom: {secretKeyRef: {name: {{ .passwordSecret }}, key: password}}
+        {{- end }}
+        {{- end }}
         {{- end }}
         {{- end }}
         {{- if and (eq $service "gateway") $root.Values.gateway.functionsSecret }}
@@ -147,7 +153,15 @@ spec:
         {{- if and (eq $service "gateway") $root.Values.gateway.http.enabled }}
         - {name: http, containerPort: 8080, protocol: TCP}
         {{- end }}
-      resources: {{ toYaml $values.resources | nindent 8 }}
+      resources:
+        {{- range $kind, $amounts := $values.resources }}
+        {{ $kind }}:
+          {{- range $resource, $amount := $amounts }}
+          {{- if not (kindIs "invalid" $amount) }}
+          {{ $resource }}: {{ toJson $amount }}
+          {{- end }}
+          {{- end }}
+        {{- end }}
       startupProbe:
         {{- include "parley.healthProbe" . | nindent 8 }}
         periodSeconds: {{ $period }}

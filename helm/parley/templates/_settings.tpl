@@ -48,7 +48,12 @@ Defaults of the chart, then the user's `settings`, then what the chart must own 
 {{- end -}}
 {{- if eq $service "asr-context" -}}
   {{- $_ := set $defaults "text_tokenizer" (printf "%s/Step-Audio-Chat" $weights) -}}
-  {{- if $root.Values.redis.bundled -}}{{- $_ := set $defaults "redis" (dict "require_append_only" true) -}}{{- end -}}
+  {{- if $root.Values.redis.bundled -}}{{- $_ := set $defaults "redis" (dict "require_append_only" true) -}}
+  {{- else -}}
+  {{- with $root.Values.redis.external.sentinel -}}
+  {{- if .addresses -}}{{- $_ := set $owned "redis" (dict "sentinel" (dict "addresses" .addresses "master" .master "tls" .tls)) -}}{{- end -}}
+  {{- end -}}
+  {{- end -}}
 {{- end -}}
 {{- mergeOverwrite $defaults (deepCopy (default dict $values.settings)) $owned | toYaml -}}
 {{- end }}

@@ -112,17 +112,69 @@ def pull(
         typer.Option("--model", help="tokenizer, chat or tts; repeatable. Default: all."),
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
+    repositories: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--repository", help="FOLDER=OWNER/NAME@REVISION instead of --model; repeatable."
+        ),
+    ] = None,
+    bucket: Annotated[
+        str | None, typer.Option("--from", help="s3://BUCKET/PREFIX instead of the hub.")
+    ] = None,
+    endpoint: Annotated[
+        str, typer.Option(help="Of the bucket, where it is not AWS: https://HOST.")
+    ] = "",
+    region: Annotated[str, typer.Option(help="Of the bucket; default: AWS_REGION.")] = "",
 ) -> int:
-    """Download the published checkpoints from Hugging Face; goes on where it stopped.
+    """Download the published checkpoints from Hugging Face, or all of a bucket's prefix.
 
-    All of them take 280 GB.
+    Goes on where it stopped; a folder that is whole already is verified. The published checkpoints
+    take 280 GB. Credentials: HF_TOKEN; AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
     """
-    from parley_client.local import hubs
+    from parley_client.local import buckets, filling, hubs
 
-    unknown = sorted(set(models or ()) - hubs.CHECKPOINTS.keys())
-    if unknown:
-        raise UsageError(f"unknown model {unknown[0]!r}; there are {', '.join(hubs.CHECKPOINTS)}")
-    hubs.pull(
-        folder, models or hubs.CHECKPOINTS, revision, lambda line: err.print(line, markup=False)
-    )
+    source: filling.Source
+    if bucket is not None:
+        if models or revision or repositories:
+            raise UsageError("--from takes all of the prefix: leave out the hub's options")
+        source = buckets.Bucket.parse(bucket, endpoint, region)
+    elif repositories:
+        if models or revision:
+            raise UsageError("--repository names the models and their revisions by itself")
+        source = hubs.Hub(dict(map(_repository, repositories)))
+    else:
+        unknown = sorted(set(models or ()) - hubs.CHECKPOINTS.keys())
+        if unknown:
+            known = ", ".join(hubs.CHECKPOINTS)
+            raise UsageError(f"unknown model {unknown[0]!r}; there are {known}")
+        source = hubs.Hub(
+            {
+                hubs.CHECKPOINTS[name]: (
+                    f"{hubs.OWNER}/{hubs.CHECKPOINTS[name]}",
+                    revision or hubs.DEFAULT_REVISION,
+                )
+                for name in models or hubs.CHECKPOINTS
+            }
+        )
+    filling.fill(folder, source, lambda line: err.print(line, markup=False))
     return 0
+
+
+@app.command("copy")
+def copy(
+    source: Annotated[Path, typer.Argument(help="A weights folder with a manifest.")],
+    folder: Annotated[Path, typer.Argument(help="Root of the weights.")],
+) -> int:
+    """Copy a weights folder, or verify that its copy is whole."""
+    from parley_client.local import filling
+
+    filling.fill(folder, filling.Folder(source), lambda line: err.print(line, markup=False))
+    return 0
+
+
+def _repository(text: str) -> tuple[str, tuple[str, str]]:
+    folder, equals, rest = text.partition("=")
+    repository, _, revision = rest.partition("@")
+    if not equals or not folder or "/" in folder or folder == ".." or "/" not in repository:
+        raise UsageError(f"--repository wants FOLDER=OWNER/NAME@REVISION, got {text!r}")
+    return folder, (repository, revision or "main")

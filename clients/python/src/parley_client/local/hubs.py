@@ -1,75 +1,96 @@
-"""Downloads the published checkpoints from the Hugging Face hub into the layout that services read.
+"""Published checkpoints from the Hugging Face hub, in the layout that services read.
 
-Contract: `pull` leaves a folder whose every large file has the checksum that the hub states; a
-download that broke off goes on where it stopped. Thin on purpose: huggingface_hub does the work.
+Contract: every large file is compared with the checksum that the hub states for it; a download that
+broke off goes on where it stopped; other models can be added to a folder later. Thin on purpose:
+huggingface_hub does the work, and HF_ENDPOINT and HF_TOKEN are its own. Not for when a folder is
+whole (`filling`).
 """
 
-import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from parley_client.local.errors import LocalError
+from parley_client.local.filling import Manifest, Report, sha256
 from parley_client.local.services import CHAT_FOLDER, TOKENIZER_FOLDER, TTS_FOLDER
 
 OWNER = "stepfun-ai"
 CHECKPOINTS = {"tokenizer": TOKENIZER_FOLDER, "chat": CHAT_FOLDER, "tts": TTS_FOLDER}
+DEFAULT_REVISION = "main"
 
-Report = Callable[[str], None]
 
+@dataclass(frozen=True)
+class Hub:
+    """Repositories of the hub.
 
-def pull(root: Path, names: Iterable[str], revision: str | None, report: Report) -> None:
-    """Downloads checkpoints into `root` and checks them.
-
-    Args:
-        root: root of the weights; made when missing.
-        names: of `CHECKPOINTS`.
-        revision: branch, tag or commit; None takes the main branch.
-        report: called with a line before each step.
-
-    Raises:
-        LocalError: HUB_UNREACHABLE, WEIGHTS_CORRUPT, PACKAGE_MISSING.
+    Attributes:
+        repositories: by folder below the root: name of the repository, and branch, tag or commit.
     """
+
+    repositories: Mapping[str, tuple[str, str]]
+
+    def manifest(self, present: Manifest | None) -> Manifest:
+        """What is there and these repositories; the sums of new ones are missing.
+
+        Raises:
+            LocalError: WEIGHTS_FOLDER_TAKEN when a folder holds another repository or revision.
+        """
+        found = dict(present["repositories"]) if present and "repositories" in present else {}
+        if present and not found:
+            raise LocalError(
+                f"the folder holds other weights ({present.get('kind')}); take another one",
+                reason="WEIGHTS_FOLDER_TAKEN",
+            )
+        for folder, (repository, revision) in self.repositories.items():
+            wanted = {"repository": repository, "revision": revision}
+            if found.setdefault(folder, wanted) != wanted:
+                raise LocalError(
+                    f"{folder} holds {found[folder]['repository']} at {found[folder]['revision']}, "
+                    f"not {repository} at {revision}; take another folder",
+                    reason="WEIGHTS_FOLDER_TAKEN",
+                )
+        sums = dict(present["sha256"]) if present else {}
+        return {"kind": "published", "repositories": found, "sha256": sums}
+
+    def fetch(self, root: Path, manifest: Manifest, report: Report) -> None:
+        """Downloads the repositories that have no sums yet.
+
+        Raises:
+            LocalError: HUB_UNREACHABLE, WEIGHTS_CORRUPT, PACKAGE_MISSING.
+        """
+        for folder, (repository, revision) in self.repositories.items():
+            if not any(name.startswith(f"{folder}/") for name in manifest["sha256"]):
+                manifest["sha256"] |= _download(root, folder, repository, revision, report)
+
+
+def _download(
+    root: Path, folder: str, repository: str, revision: str, report: Report
+) -> dict[str, str]:
     try:
         from huggingface_hub import HfApi, snapshot_download
     except ModuleNotFoundError:
         raise LocalError(
             "huggingface_hub is not installed: pip install 'parley[hub]'", reason="PACKAGE_MISSING"
         ) from None
-    for name in names:
-        repository, folder = f"{OWNER}/{CHECKPOINTS[name]}", root / CHECKPOINTS[name]
-        report(f"downloading {repository} to {folder}")
-        try:
-            info = HfApi().model_info(repository, revision=revision, files_metadata=True)
-            snapshot_download(repository, revision=info.sha, local_dir=folder)
-        except Exception as error:
-            # Its HTTP client has changed twice; whatever it raises, the download can go on later.
-            cause = (str(error) or type(error).__name__).splitlines()[0]
+    try:
+        info = HfApi().model_info(repository, revision=revision, files_metadata=True)
+        report(f"downloading {repository} at {info.sha} to {root / folder}")
+        snapshot_download(repository, revision=info.sha, local_dir=root / folder)
+    except Exception as error:
+        # Its HTTP client has changed twice; whatever it raises, the download can go on later.
+        cause = (str(error) or type(error).__name__).splitlines()[0]
+        raise LocalError(
+            f"cannot download {repository}: {cause}", reason="HUB_UNREACHABLE"
+        ) from None
+    report(f"checking {root / folder}")
+    sums = {}
+    for file in info.siblings or ():
+        path = root / folder / file.rfilename
+        sums[f"{folder}/{file.rfilename}"] = digest = sha256(path)
+        # Git's own small files carry no sha256 there; the large ones, the weights, do.
+        if file.lfs and file.lfs.sha256 != digest:
+            path.unlink()
             raise LocalError(
-                f"cannot download {repository}: {cause}", reason="HUB_UNREACHABLE"
-            ) from None
-        report(f"checking {folder}")
-        stated = {file.rfilename: file.lfs.sha256 for file in info.siblings or () if file.lfs}
-        verify(folder, stated)
-
-
-def verify(folder: Path, stated: dict[str, str]) -> None:
-    """Compares files with their sha256.
-
-    Args:
-        folder: where they lie.
-        stated: sha256 in hexadecimal by path below the folder.
-
-    Raises:
-        LocalError: WEIGHTS_CORRUPT, naming the first file that is missing or differs.
-    """
-    for name, digest in sorted(stated.items()):
-        path = folder / name
-        if not path.is_file():
-            raise LocalError(f"{path} is missing", reason="WEIGHTS_CORRUPT")
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                raise LocalError(
-                    f"{path} does not have the checksum that the hub states; remove it and pull "
-                    "again",
-                    reason="WEIGHTS_CORRUPT",
-                )
+                f"{path} arrived damaged and was removed; run this again", reason="WEIGHTS_CORRUPT"
+            )
+    return sums
