@@ -4,7 +4,6 @@ Contract: what breaks the protocol (a second setup, samples that are none, a mes
 the stream with its error; what is merely wrong is answered by a notice, and the stream goes on.
 """
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Protocol
 
@@ -15,6 +14,7 @@ from parley_gateway import config as conversation_config
 from parley_gateway.config import ConversationConfig
 from parley_gateway.microphone import Microphone
 from parley_gateway.settings import GatewaySettings
+from parley_gateway.tools.toolbox import Toolbox
 from parley_gateway.turns import events as ev
 from parley_gateway.wire import from_json_value, seconds
 
@@ -25,6 +25,7 @@ class Session(Protocol):
     """Who is told."""
 
     config: ConversationConfig
+    toolbox: Toolbox
 
     def feed(self, event: ev.Event) -> None:
         """Takes an event."""
@@ -91,11 +92,12 @@ class Inbox:
                 reason="AUDIO_MESSAGE_TOO_LARGE",
             )
         if audio.content:
-            detect = not self._session.config.turn_policy.manual_activity
-            # One message at a time, so the microphone is never used by two threads.
-            heard = await asyncio.to_thread(self._microphone.feed, audio.content, detect=detect)
-            self._session.hear(heard.pcm)
-            for edge in heard.edges:
+            self._session.hear(await self._microphone.take(audio.content))
+            if self._microphone.mistaken():
+                self._session.feed(ev.EchoJudged(True))
+                self._session.feed(ev.SpeechStopped(self._microphone.offset))
+            manual = self._session.config.turn_policy.manual_activity
+            for edge in [] if manual else await self._microphone.detect():
                 if edge.started:
                     self._session.feed(ev.SpeechStarted(edge.offset))
                 else:
@@ -151,9 +153,7 @@ class Inbox:
         longest = self._settings.request_limits.max_text_chars
         try:
             conversation_config.check_config(update.config, field=field, max_text_chars=longest)
-            self._settings.functions.check_names(
-                update.config.functions, field=f"{field}.functions"
-            )
+            self._session.toolbox.check_names(update.config.functions, field=f"{field}.functions")
             self._session.reconfigure(conversation_config.update(self._session.config, update))
         except ParleyError as error:
             self._session.notice(error)

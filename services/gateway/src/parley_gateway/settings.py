@@ -23,6 +23,11 @@ class StageSettings(ClientSettings):
     """Where a stage is, and how long a call to it may take."""
 
     deadline_s: float = Field(gt=0, description="Of a whole call, streams included.")
+    silence_s: float = Field(
+        20,
+        gt=0,
+        description="A stage that has all it needs and says nothing for so long has hung.",
+    )
 
 
 class StagesSettings(SettingsSection):
@@ -92,6 +97,13 @@ class PrefillSettings(SettingsSection):
     max_queue_s: float = Field(0.1, ge=0, description="Chat stage wait above which it rests.")
 
 
+class EchoSettings(SettingsSection):
+    """What we sent, taken out of what the microphone heard; not where a client says it does so."""
+
+    enabled: bool = True
+    keep_s: float = Field(3, gt=0, le=10, description="Echo later than this is not found.")
+
+
 class TurnSettings(SettingsSection):
     """How a conversation is held where the client does not say."""
 
@@ -113,6 +125,7 @@ class TurnSettings(SettingsSection):
         False, description="With eagerness auto, the chat model judges whether a turn is finished."
     )
     score_wait_s: float = Field(0.5, gt=0, description="A later judgement is not waited for.")
+    echo: EchoSettings = EchoSettings()
     speculation: SpeculationSettings = SpeculationSettings()
     prefill: PrefillSettings = PrefillSettings()
 

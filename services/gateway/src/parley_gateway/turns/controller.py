@@ -340,8 +340,12 @@ class TurnController:
                 self._hold()
         elif self.state is State.BOT_REPLYING:
             self._replies.release(now)
-        else:
+        elif self._replies.cut_off:
             self._resume(now)
+        elif self.state is State.USER_SPEAKING and self._turn and not self._turn.speech:
+            self._do(fx.DropUtterance(self._turn.turn_id))
+            self._turn = None
+            self._rest(now)
 
     def _resume(self, now: float) -> None:
         """Nothing came of the interruption: the reply goes on where its playback stood."""
