@@ -101,6 +101,7 @@ class FakeChat(Fake, chat_pb2_grpc.ChatServiceServicer):
     talks_only = False
     judgement = "finished"
     calls_at_once = 1
+    says_first = ""
 
     def __post_init__(self):
         super().__post_init__()
@@ -130,6 +131,8 @@ class FakeChat(Fake, chat_pb2_grpc.ChatServiceServicer):
                 return
             answered = request.messages[-1].role == message_pb2.ROLE_FUNCTION
             if request.functions and not answered and not self.talks_only:
+                if self.says_first:
+                    yield chat_pb2.GenerateResponse(text_delta=self.says_first)
                 call = message_pb2.FunctionCall(call_id="c1", name=request.functions[0].name)
                 call.arguments["city"] = "Jena"
                 for number in range(self.calls_at_once):
@@ -214,7 +217,9 @@ class FakeTts(Fake, tts_pb2_grpc.TtsServiceServicer):
 
 
 class FakeVocoder(Fake, vocoder_pb2_grpc.VocoderServiceServicer):
-    """A token sounds for 24 ms; the value of the samples is the token's."""
+    """A token sounds for 24 ms; the value of the samples is the token's, or what `voice` says."""
+
+    voice = b""
 
     async def StreamingDecode(self, request_iterator, context):
         with self.call() as fault:
@@ -233,6 +238,8 @@ class FakeVocoder(Fake, vocoder_pb2_grpc.VocoderServiceServicer):
                             each.to_bytes(2, "little") * SAMPLES_PER_TOKEN
                             for each in request.tokens.ids
                         )
+                        if self.voice:
+                            pcm = self.voice[2 * count :][: len(pcm)]
                         count += len(pcm) // 2
                         audio = vocoder_pb2.AudioChunk(content=pcm)
                         yield vocoder_pb2.StreamingDecodeResponse(audio=audio)

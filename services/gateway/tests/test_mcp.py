@@ -24,7 +24,7 @@ pytestmark = pytest.mark.contract
 
 COMPLETED = pb.RESPONSE_STATUS_COMPLETED
 SCRIPT = str(Path(__file__).with_name("tool_server.py"))
-PATIENCE = 30.0
+PATIENCE = 100.0
 
 
 class Station:

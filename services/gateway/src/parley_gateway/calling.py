@@ -40,6 +40,7 @@ class Calling:
         """Has a function called."""
         call = effect.call
         self._callers[call.call_id] = caller
+        caller.asked()
         if call.own:
             self._running[call.call_id] = tasks.create_task(self._run(call))
         else:

@@ -86,6 +86,8 @@ class ConversationReply:
         self._kept_complete = False
         self._results: dict[str, asyncio.Future[Any]] = {}
         self._exchange: list[message_pb2.Message] = []
+        self._asked = asyncio.Event()
+        self._filled = False
         self._stages = stages
         self._settings = settings
         self._config = config
@@ -113,6 +115,10 @@ class ConversationReply:
         self._keep_question()
         if self._made:
             self.latency.record()
+
+    def asked(self) -> None:
+        """Takes note that a call is being made."""
+        self._asked.set()
 
     def deliver(self, call: Call, output: Any) -> None:
         """Takes the result of a call; of one that outlived its turn, for the turns to come."""
@@ -221,10 +227,23 @@ class ConversationReply:
     ) -> list[message_pb2.Message]:
         # All have been asked for: they run side by side, and their order is that of the calls.
         results = [(each, self._results[each.call_id]) for each in calls]
-        answers = [result_message(each, await waiting) for each, waiting in results]
+        async with asyncio.TaskGroup() as tasks:
+            filling = tasks.create_task(self._fill())
+            answers = [result_message(each, await waiting) for each, waiting in results]
+            filling.cancel()
         self._exchange += [calls_message(calls), *answers]
         self._keep_exchange()
         return [calls_message(calls, said), *answers]
+
+    async def _fill(self) -> None:
+        """Says once that the answer takes a while, so that the user does not wait in silence."""
+        filler = self._settings.functions.filler
+        if not filler.text or self._filled or not self._reply:
+            return
+        await self._asked.wait()
+        await asyncio.sleep(filler.after_s)
+        self._filled = True
+        await self._reply.fill(filler.text)
 
     def _keep_exchange(self) -> None:
         messages = tuple(self._exchange)

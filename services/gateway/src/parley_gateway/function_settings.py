@@ -23,11 +23,19 @@ class RegisteredFunction(SettingsSection):
     survives_interruption: bool = False
 
 
+class FillerSettings(SettingsSection):
+    """What is said while functions take their time; it is heard, and never part of the answer."""
+
+    text: str = Field("", max_length=500, description="Empty: nothing is said.")
+    after_s: float = Field(1.5, ge=0, description="Silence before it is said, once a reply.")
+
+
 class FunctionSettings(SettingsSection):
     """Functions of conversations."""
 
     registered: list[RegisteredFunction] = Field([], description="Called by the gateway itself.")
     mcp_servers: list[McpServerSettings] = Field([], description="Their tools are called as well.")
+    filler: FillerSettings = FillerSettings()
     timeout_s: float = Field(30, gt=0, description="Of a client's function that says no other.")
     max_timeout_s: float = Field(300, gt=0, description="That a client's function may ask for.")
 

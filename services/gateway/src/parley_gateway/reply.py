@@ -16,6 +16,7 @@ from typing import Any
 from parley.chat.v1 import message_pb2
 
 from parley_gateway.latency import TurnLatency
+from parley_gateway.passages import Listen, Passages
 from parley_gateway.speech import Speech, SpeechAudio
 from parley_gateway.stages import chat as chat_stage
 from parley_gateway.stages.bundle import Stages
@@ -125,27 +126,29 @@ class Reply:
         self._emit = emit
         self._finished: list[chat_stage.ChatFinished] = []
         self._calls: list[chat_stage.ChatCall] = []
-        self._speech: Speech | None = None
+        self._passages: Passages | None = None
+        self._tasks: asyncio.TaskGroup
         self.text = ""
         if plan.sample_rate is not None:
-            self._speech = Speech(
-                stages,
-                plan.style,
-                session=plan.key.session,
-                sample_rate=plan.sample_rate,
-                latency=latency,
-                listen=self._on_audio,
-            )
+            self._passages = Passages(self._speak, latency, self._on_audio)
 
     def heard(self, seconds: float | None = None) -> str:
         """The text that `seconds` of the sound speak; None takes all sound that was handed on.
 
         A reply without sound is heard as far as it was written.
         """
-        if self._speech is None:
+        if self._passages is None:
             return self.text
-        limit = self._speech.seconds if seconds is None else min(seconds, self._speech.seconds)
-        return self._speech.text.heard(self.text, limit)
+        limit = self._passages.seconds
+        return self._passages.heard(self.text, limit if seconds is None else min(seconds, limit))
+
+    async def fill(self, text: str) -> None:
+        """Says something meanwhile that is no part of the reply; without sound, nothing.
+
+        Cancelled before its first sound it is not said.
+        """
+        if self._passages:
+            await self._passages.interlude(self._tasks, text, len(self.text))
 
     async def run(self) -> ReplyDone:
         """Makes the reply.
@@ -156,9 +159,7 @@ class Reply:
         Raises:
             ParleyError: A stage refuses its part, or is lost (possibly inside an ExceptionGroup).
         """
-        async with asyncio.TaskGroup() as tasks:
-            if self._speech:
-                tasks.create_task(self._speech.run())
+        async with asyncio.TaskGroup() as self._tasks:
             await self._write()
         last = self._finished[-1]
         cut_off = last.cut_off or bool(self._calls and self._plan.answer_calls)
@@ -168,14 +169,14 @@ class Reply:
 
     def usage(self) -> ReplyUsage:
         """What was spent so far."""
-        chats, speech = self._finished, self._speech
+        chats, spoken = self._finished, self._passages
         return ReplyUsage(
             prompt_tokens=sum(each.prompt_tokens for each in chats),
             cached_tokens=sum(each.cached_tokens for each in chats),
             audio_tokens=sum(each.audio_tokens for each in chats),
             output_tokens=sum(each.output_tokens for each in chats),
-            audio_output_tokens=speech.token_count if speech else 0,
-            audio_seconds=speech.seconds if speech else 0.0,
+            audio_output_tokens=spoken.token_count if spoken else 0,
+            audio_seconds=spoken.seconds if spoken else 0.0,
         )
 
     async def _write(self) -> None:
@@ -191,27 +192,40 @@ class Reply:
                 functions=plan.functions,
                 sampling=plan.sampling,
             )
+            if self._passages:
+                # What was said before the calls is heard while they are made.
+                await self._passages.close(len(self.text))
             if not self._calls or not plan.answer_calls:
                 break
             messages += await plan.answer_calls(self._calls, self.text[said:])
-        if self._speech:
-            await self._speech.end()
 
     async def _on_chat(self, event: chat_stage.ChatEvent) -> None:
         key = self._plan.key
         match event:
             case chat_stage.ChatText(text):
                 self._latency.output(chat_stage.STAGE, 1)
+                position = len(self.text)
                 self.text += text
                 await self._emit(ReplyText(key, text))
-                if self._speech:
-                    await self._speech.say(text)
+                if self._passages:
+                    await self._passages.say(self._tasks, text, position)
             case chat_stage.ChatCall(call_id, name, arguments):
                 self._latency.output(chat_stage.STAGE, 1)
                 self._calls.append(event)
                 await self._emit(ReplyFunctionCall(key, call_id, name, arguments))
             case chat_stage.ChatFinished():
                 self._finished.append(event)
+
+    def _speak(self, listen: Listen, latency: TurnLatency) -> Speech:
+        plan = self._plan
+        return Speech(
+            self._stages,
+            plan.style,
+            session=plan.key.session,
+            sample_rate=plan.sample_rate or 0,
+            latency=latency,
+            listen=listen,
+        )
 
     async def _on_audio(self, audio: SpeechAudio) -> None:
         await self._emit(ReplyAudio(self._plan.key, audio))
