@@ -57,6 +57,9 @@ class Ticket:
         self.reserved = 0.0
         self._account = account
         self._least_audio = least_audio
+        # Once a frame: looking labels up each time would be what most of this costs.
+        self._received = metrics.AUDIO.labels(label, "in")
+        self._sent = metrics.AUDIO.labels(label, "out")
         self._on_dry: Callable[[ResourceExhausted], None] | None = None
         self._on_wanted: Callable[[], None] | None = None
 
@@ -79,14 +82,14 @@ class Ticket:
 
     def heard(self, seconds: float) -> None:
         """Audio was received."""
-        metrics.AUDIO.labels(self.label, "in").inc(seconds)
+        self._received.inc(seconds)
         if self._account:
             self._account.use(Amount(audio_in=seconds), time.monotonic())
             self.check()
 
     def spoke(self, seconds: float) -> None:
         """Audio was sent."""
-        metrics.AUDIO.labels(self.label, "out").inc(seconds)
+        self._sent.inc(seconds)
         if self._account:
             paid = min(self.reserved, seconds)
             self.reserved -= paid
