@@ -16,7 +16,7 @@ setup: ## Make .venv with everything pinned (every other target does it by itsel
 setup-vllm: ## Make .venv-vllm, the language models on vLLM (CPU): 3 GB
 	@scripts/setup-vllm.sh
 
-demo: setup ## Ask a recorded question of all six services on this machine, write demo-output/answer.wav
+demo: setup ## Ask three recorded questions of all six services on this machine, write demo-output/conversation.wav
 	@scripts/demo.sh
 
 up: setup ## Start the constellation on this machine and leave it running

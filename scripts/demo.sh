@@ -1,12 +1,10 @@
 #!/usr/bin/env bash
-# The main job: a recorded question in, a spoken answer out, through all six services on this machine.
+# The main job: spoken questions in, spoken answers out, through all six services on this machine.
+#   scripts/demo.sh [WEIGHTS]     default: weights/pocket; `seeded` for random numbers
 set -euo pipefail
 cd "$(dirname "$0")/.."
 parley=.venv/bin/parley
 state=.parley/demo
-out=demo-output
-mkdir -p "$out"
 trap '"$parley" down --state "$state" >/dev/null 2>&1 || true' EXIT
-"$parley" up --state "$state"
-"$parley" ask e2e-tests/data/question.wav --state "$state" --seed 5 \
-  --output "$out/answer.wav" --timeline "$out/turn.html"
+"$parley" up --state "$state" ${1:+--weights "$1"}
+.venv/bin/python scripts/demo.py --state "$state" --out demo-output
