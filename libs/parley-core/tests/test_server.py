@@ -13,7 +13,7 @@ from parley.tokenizer.v1 import tokenizer_pb2_grpc as rpc
 from parley_core.clients import connect
 from parley_core.errors import Unavailable
 from parley_core.server import PortTakenError, Server
-from parley_core.settings import ServiceSettings
+from parley_core.settings import ClientSettings, ServiceSettings
 from parley_core.testing import rpc_fails
 
 pytestmark = pytest.mark.contract
@@ -234,3 +234,22 @@ async def test_a_process_that_cannot_start_says_why_in_one_line(overrides, statu
         lines = err.decode().splitlines()
         assert len(lines) == 1
         assert lines[0].startswith(cause)
+
+
+async def test_a_server_that_hangs_after_a_quiet_time_is_found_by_keepalive():
+    async with process("keepalive.min_ping_interval_s=0.1") as child:
+        port = (await event(child, "serving"))["port"]
+        keepalive = {"time_s": 0.2, "timeout_s": 0.4}
+        settings = ClientSettings(address=f"127.0.0.1:{port}", keepalive=keepalive)
+        async with connect(settings) as channel:
+            call = rpc.TokenizerServiceStub(channel).StreamingTokenize()
+            await call.read()
+            silence = asyncio.ensure_future(call.read())
+            # Several pings are answered, and nothing else is said.
+            assert not (await asyncio.wait([silence], timeout=1.5))[0]
+            child.send_signal(signal.SIGSTOP)
+            async with asyncio.timeout(20):
+                with pytest.raises(grpc.aio.AioRpcError) as lost:
+                    await silence
+            child.send_signal(signal.SIGCONT)
+    assert lost.value.code() is grpc.StatusCode.UNAVAILABLE

@@ -340,6 +340,10 @@ def _channel(address: str, tls: bool | Tls) -> grpc.aio.Channel:
         ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
         ("grpc.keepalive_time_ms", 20_000),
         ("grpc.keepalive_timeout_ms", 10_000),
+        # The pings of the keepalive have a patience of their own, a minute by default; and only two
+        # are sent while we have nothing to say.
+        ("grpc.http2.ping_timeout_ms", 10_000),
+        ("grpc.http2.max_pings_without_data", 0),
     ]
     if not tls:
         return grpc.aio.insecure_channel(address, options=options)

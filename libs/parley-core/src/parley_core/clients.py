@@ -225,10 +225,16 @@ def _options(settings: ClientSettings) -> list[tuple[str, Any]]:
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.keepalive_time_ms", round(settings.keepalive.time_s * 1000)),
         ("grpc.keepalive_timeout_ms", round(settings.keepalive.timeout_s * 1000)),
+        # The pings of the keepalive have a patience of their own, a minute by default; and only two
+        # are sent while the caller has nothing to say.
+        ("grpc.http2.ping_timeout_ms", round(settings.keepalive.timeout_s * 1000)),
+        ("grpc.http2.max_pings_without_data", 0),
         # A restarted pod must be found again within a second, not after gRPC's default two minutes
         # of back-off.
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
+        # Whatever its name says, this is how long an attempt to connect may take; a machine under
+        # load takes its time.
+        ("grpc.min_reconnect_backoff_ms", 2000),
         ("grpc.max_reconnect_backoff_ms", 1000),
         ("grpc.dns_min_time_between_resolutions_ms", 1000),
         # Own connections: channels of one process must not share a broken one.
