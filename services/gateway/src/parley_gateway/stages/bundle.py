@@ -45,9 +45,11 @@ async def open_stages(settings: StagesSettings, closing: AsyncExitStack) -> Stag
     }
     return Stages(
         TokenizerStage(channels[tokenizer.STAGE], settings.tokenizer.deadline_s),
-        ChatStage(channels[chat.STAGE], settings.chat.deadline_s),
-        TtsStage(channels[tts.STAGE], settings.tts.deadline_s),
-        VocoderStage(channels[vocoder.STAGE], settings.vocoder.deadline_s),
+        ChatStage(channels[chat.STAGE], settings.chat.deadline_s, settings.chat.silence_s),
+        TtsStage(channels[tts.STAGE], settings.tts.deadline_s, settings.tts.silence_s),
+        VocoderStage(
+            channels[vocoder.STAGE], settings.vocoder.deadline_s, settings.vocoder.silence_s
+        ),
         ContextStage(channels[context.STAGE], settings.context.deadline_s),
         QuotaStage(channels[context.STAGE]),
         channels,

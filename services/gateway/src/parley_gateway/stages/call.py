@@ -1,14 +1,16 @@
 """What calls to stages have in common: deadline, one retry, and errors that name the stage.
 
 Contract: a stage that dies before its first output is called once more with the same input; after
-that, or once output was seen, the caller gets `Unavailable(reason="STAGE_LOST")`. What a stage says
+that, or once output was seen, the caller gets `Unavailable(reason="STAGE_LOST")`. One that has all
+its input and is silent for too long has hung: `Unavailable(reason="STAGE_TIMEOUT")`, and no second
+call, because the caller has waited long enough. What a stage says
 about the request itself (bad argument, not found) passes on as it is. Cancelling the caller cancels
 the call. Not for: what the calls mean (the modules next to this one).
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 import grpc
@@ -46,14 +48,21 @@ def stage_error(stage: str, error: grpc.aio.AioRpcError) -> ParleyError:
         )
     match told.code:
         case Code.DEADLINE_EXCEEDED:
-            message = f"the {stage} stage did not answer in time"
-            return Unavailable(
-                message, reason="STAGE_TIMEOUT", metadata=metadata, retry_after=RETRY_AFTER_S
-            )
+            return stage_timeout(stage, metadata)
         case Code.INTERNAL | Code.UNKNOWN | Code.DATA_LOSS:
             return Internal(f"the {stage} stage failed", reason="STAGE_FAILED", metadata=metadata)
         case _:
             return told
+
+
+def stage_timeout(stage: str, metadata: Mapping[str, str] | None = None) -> Unavailable:
+    """Says that a stage did not answer in time."""
+    return Unavailable(
+        f"the {stage} stage did not answer in time",
+        reason="STAGE_TIMEOUT",
+        metadata=metadata or {"stage": stage},
+        retry_after=RETRY_AFTER_S,
+    )
 
 
 def is_lost(error: grpc.aio.AioRpcError) -> bool:
@@ -84,11 +93,13 @@ async def server_stream(
     method: Callable[..., Any],
     request: object,
     limit: float,
+    silence: float,
     handle: Callable[[Any], Awaitable[None]],
 ) -> None:
     """Calls a server-streaming method and hands its responses on, one at a time.
 
-    The next is read when `handle` is through with the last: a slow consumer slows the stage.
+    The next is read when `handle` is through with the last: a slow consumer slows the stage. It may
+    take `silence` seconds to come.
 
     Raises:
         ParleyError: As `stage_error` tells.
@@ -97,7 +108,7 @@ async def server_stream(
     for last_try in (False, True):
         call = method(request, timeout=limit)
         try:
-            async for response in call:
+            while (response := await _read(call, stage, silence)) is not grpc.aio.EOF:
                 any_output = True
                 await handle(response)
         except grpc.aio.AioRpcError as error:
@@ -108,6 +119,14 @@ async def server_stream(
             return
         finally:
             call.cancel()
+
+
+async def _read(call: Any, stage: str, silence: float) -> Any:
+    try:
+        async with asyncio.timeout(silence):
+            return await call.read()
+    except TimeoutError:
+        raise stage_timeout(stage) from None
 
 
 class BidiCall(Generic[Request, Response]):
@@ -122,6 +141,7 @@ class BidiCall(Generic[Request, Response]):
         method: Callable[..., Any],
         *,
         limit: float | None,
+        silence: float | None = None,
         is_output: Callable[[Response], bool],
         depth: int = 8,
     ) -> None:
@@ -131,12 +151,16 @@ class BidiCall(Generic[Request, Response]):
             stage: Its name, for errors.
             method: Of the stub.
             limit: Seconds that the whole call may take; None for as long as it is fed.
+            silence: Seconds that a response may take when all input is sent; None for as long as
+                the call may take.
             is_output: Whether a response is output, after which there is no retry.
             depth: Requests that wait to be sent at most; `send` waits for a place.
         """
         self._stage = stage
         self._method = method
         self._limit = limit
+        self._silence = silence
+        self._patience: asyncio.Timeout | None = None
         self._is_output = is_output
         self._waiting: asyncio.Queue[Request | None] = asyncio.Queue(depth)
         self._sent: deque[Request] = deque()
@@ -171,7 +195,7 @@ class BidiCall(Generic[Request, Response]):
         async with asyncio.TaskGroup() as tasks:
             writer = tasks.create_task(self._write(call))
             try:
-                async for response in call:
+                while (response := await self._read(call)) is not grpc.aio.EOF:
                     if self._is_output(response):
                         self._any_output = True
                         self._sent.clear()
@@ -183,6 +207,22 @@ class BidiCall(Generic[Request, Response]):
                 call.cancel()
         return None
 
+    async def _read(self, call: Any) -> Any:
+        try:
+            async with asyncio.timeout(None) as self._patience:
+                self._expect_response()
+                return await call.read()
+        except TimeoutError:
+            raise stage_timeout(self._stage) from None
+        finally:
+            self._patience = None
+
+    def _expect_response(self) -> None:
+        """From now on the stage has no reason to be silent, if all input is sent."""
+        if self._ended and self._patience and self._silence is not None:
+            now = asyncio.get_running_loop().time()
+            self._patience.reschedule(now + self._silence)
+
     async def _write(self, call: Any) -> None:
         try:
             await call.wait_for_connection()
@@ -192,6 +232,7 @@ class BidiCall(Generic[Request, Response]):
                 waited = await self._waiting.get()
                 if waited is None:
                     self._ended = True
+                    self._expect_response()
                     break
                 if not self._any_output:
                     self._sent.append(waited)

@@ -81,10 +81,17 @@ ChatEvent = ChatText | ChatCall | ChatFinished
 class ChatStage:
     """Messages in, text out."""
 
-    def __init__(self, channel: grpc.aio.Channel, deadline: float) -> None:
-        """Wraps a channel; `deadline` is seconds for a whole reply."""
+    def __init__(self, channel: grpc.aio.Channel, deadline: float, silence: float) -> None:
+        """Wraps a channel.
+
+        Args:
+            channel: To the stage.
+            deadline: Seconds for a whole reply.
+            silence: Seconds for the next piece of it.
+        """
         self._stub = chat_pb2_grpc.ChatServiceStub(channel)
         self._deadline = deadline
+        self._silence = silence
         self.load = QueueLoad()
 
     async def generate(
@@ -126,7 +133,9 @@ class ChatStage:
                     await handle(_finished(response.finished))
 
         try:
-            await server_stream(STAGE, self._stub.Generate, request, self._deadline, translate)
+            await server_stream(
+                STAGE, self._stub.Generate, request, self._deadline, self._silence, translate
+            )
         except (ResourceExhausted, Unavailable) as error:
             if error.reason == _FULL or isinstance(error, ResourceExhausted):
                 self.load.refused(error.retry_after, time.monotonic())

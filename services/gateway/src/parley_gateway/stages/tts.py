@@ -80,26 +80,33 @@ class VoicePage:
 class TtsStage:
     """Text to dual-code tokens."""
 
-    def __init__(self, channel: grpc.aio.Channel, deadline: float) -> None:
-        """Wraps a channel; `deadline` is seconds for a whole synthesis or any other call."""
+    def __init__(self, channel: grpc.aio.Channel, deadline: float, silence: float) -> None:
+        """Wraps a channel.
+
+        Args:
+            channel: To the stage.
+            deadline: Seconds for a whole synthesis, or to make a voice.
+            silence: Seconds for the next piece of it, once all text is there, or for a short call.
+        """
         self._stub = tts_pb2_grpc.TtsServiceStub(channel)
         self._deadline = deadline
+        self._silence = silence
 
     def stream(self) -> "SynthesisStream":
         """Prepares a synthesis."""
-        return SynthesisStream(self._stub, self._deadline)
+        return SynthesisStream(self._stub, self._deadline, self._silence)
 
     async def list_voices(self, page_size: int, page_token: str) -> VoicePage:
         """Lists voices by name."""
         request = tts_pb2.ListVoicesRequest(page_size=page_size, page_token=page_token)
-        page = await unary(STAGE, self._stub.ListVoices, request, self._deadline)
+        page = await unary(STAGE, self._stub.ListVoices, request, self._silence)
         voices = tuple(_voice(each) for each in page.voices)
         return VoicePage(voices, page.next_page_token, page.default_voice)
 
     async def get_voice(self, name: str) -> Voice:
         """Tells one voice."""
         request = tts_pb2.GetVoiceRequest(name=name)
-        return _voice(await unary(STAGE, self._stub.GetVoice, request, self._deadline))
+        return _voice(await unary(STAGE, self._stub.GetVoice, request, self._silence))
 
     async def clone_voice(
         self,
@@ -124,19 +131,20 @@ class TtsStage:
     async def delete_voice(self, name: str) -> None:
         """Deletes a cloned voice."""
         request = tts_pb2.DeleteVoiceRequest(name=name)
-        await unary(STAGE, self._stub.DeleteVoice, request, self._deadline)
+        await unary(STAGE, self._stub.DeleteVoice, request, self._silence)
 
 
 class SynthesisStream:
     """One text spoken while it is written."""
 
-    def __init__(self, stub: tts_pb2_grpc.TtsServiceStub, deadline: float) -> None:
+    def __init__(self, stub: tts_pb2_grpc.TtsServiceStub, deadline: float, silence: float) -> None:
         self._call: BidiCall[
             tts_pb2.StreamingSynthesizeRequest, tts_pb2.StreamingSynthesizeResponse
         ] = BidiCall(
             STAGE,
             stub.StreamingSynthesize,
             limit=deadline,
+            silence=silence,
             is_output=lambda response: response.WhichOneof("event") != "ready",
         )
 

@@ -39,26 +39,36 @@ VocoderEvent = VocoderReady | Sound | VocoderFinished
 class VocoderStage:
     """Dual-code tokens to sound."""
 
-    def __init__(self, channel: grpc.aio.Channel, deadline: float) -> None:
-        """Wraps a channel; `deadline` is seconds for a whole decoding."""
+    def __init__(self, channel: grpc.aio.Channel, deadline: float, silence: float) -> None:
+        """Wraps a channel.
+
+        Args:
+            channel: To the stage.
+            deadline: Seconds for a whole decoding.
+            silence: Seconds for the next piece of it, once all tokens are there.
+        """
         self._stub = vocoder_pb2_grpc.VocoderServiceStub(channel)
         self._deadline = deadline
+        self._silence = silence
 
     def stream(self) -> "SoundStream":
         """Prepares a decoding."""
-        return SoundStream(self._stub, self._deadline)
+        return SoundStream(self._stub, self._deadline, self._silence)
 
 
 class SoundStream:
     """The sound of one run of tokens while they arrive."""
 
-    def __init__(self, stub: vocoder_pb2_grpc.VocoderServiceStub, deadline: float) -> None:
+    def __init__(
+        self, stub: vocoder_pb2_grpc.VocoderServiceStub, deadline: float, silence: float
+    ) -> None:
         self._call: BidiCall[
             vocoder_pb2.StreamingDecodeRequest, vocoder_pb2.StreamingDecodeResponse
         ] = BidiCall(
             STAGE,
             stub.StreamingDecode,
             limit=deadline,
+            silence=silence,
             is_output=lambda response: response.WhichOneof("event") != "ready",
         )
 
