@@ -7,7 +7,7 @@ from context_rig import PCM, append, duration, struct
 from parley.audio.v1 import audio_pb2
 from parley.chat.v1 import message_pb2
 from parley.context.v1 import context_pb2 as pb
-from parley_core.testing import rpc_fails
+from parley_core.testing import exchange, rpc_fails
 
 pytestmark = pytest.mark.contract
 
@@ -35,9 +35,8 @@ SETUP = {"setup": pb.TranscribeSetup(format=PCM)}
 )
 async def test_a_bad_stream_is_told_why_and_the_next_one_works(stub, events, reason):
     async with rpc_fails(reason):
-        async for _ in stub.StreamingTranscribe(iter(messages(*events))):
-            pass
-    ok = [r async for r in stub.StreamingTranscribe(iter(messages(SETUP)))]
+        await exchange(stub.StreamingTranscribe(), messages(*events))
+    ok = await exchange(stub.StreamingTranscribe(), messages(SETUP))
     assert [(r.is_final, r.stable_text) for r in ok] == [(True, "")]
 
 

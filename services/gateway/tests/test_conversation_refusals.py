@@ -5,7 +5,7 @@ from gateway_talk import pcm_format, setup, talking
 from parley.audio.v1 import audio_pb2
 from parley.context.v1 import context_pb2
 from parley.conversation.v1 import conversation_pb2 as pb
-from parley_core.testing import rpc_fails
+from parley_core.testing import exchange, rpc_fails
 
 pytestmark = pytest.mark.contract
 
@@ -57,8 +57,7 @@ async def test_what_breaks_the_protocol_ends_the_stream_with_its_reason(gateway,
     foreign = "tenants/acme/sessions/a"
     gateway.stages.context.sessions[foreign] = context_pb2.Session(name=foreign)
     async with rpc_fails(reason):
-        async for _ in gateway.conversation.StreamingConverse(iter(requests)):
-            pass
+        await exchange(gateway.conversation.StreamingConverse(), requests)
     async with talking(gateway) as talk:
         await talk.write("hello")
         assert (await talk.until("response_completed")).response_completed.status == COMPLETED

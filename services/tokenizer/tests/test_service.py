@@ -11,7 +11,7 @@ from parley.audio.v1 import audio_pb2
 from parley.tokenizer.v1 import tokenizer_pb2, tokenizer_pb2_grpc
 from parley_core.audio import float_to_pcm16, wav_bytes
 from parley_core.errors import Code
-from parley_core.testing import rpc_fails, running_server
+from parley_core.testing import exchange, rpc_fails, running_server
 from parley_core.tokens import check_tokens, interleave
 from parley_tokenizer.engine.worker import TokenizerEngine
 from parley_tokenizer.service import FULL_NAME, TokenizerService
@@ -65,7 +65,7 @@ def frames(audio: bytes, size: int) -> list[Request]:
 
 
 async def converse(stub: Stub, requests: Iterable[Request]) -> list[Response]:
-    return [response async for response in stub.StreamingTokenize(iter(requests))]
+    return await exchange(stub.StreamingTokenize(), requests)
 
 
 def ids(responses: list[Response]) -> list[int]:

@@ -9,7 +9,7 @@ from parley.audio.v1 import audio_pb2
 from parley.vocoder.v1 import vocoder_pb2, vocoder_pb2_grpc
 from parley_core.audio import float_to_pcm16
 from parley_core.errors import Code
-from parley_core.testing import rpc_fails, running_server
+from parley_core.testing import exchange, rpc_fails, running_server
 from parley_vocoder.contract import FlowModel, VoiceConditioning
 from parley_vocoder.decoder import Decoder
 from parley_vocoder.engine.torch_engine import EngineSettings, TorchEngine
@@ -58,11 +58,7 @@ END = Request(end_of_tokens=vocoder_pb2.EndOfTokens())
 
 
 async def stream(stub: Stub, *requests: Request) -> list[vocoder_pb2.StreamingDecodeResponse]:
-    async def sending() -> AsyncIterator[Request]:
-        for request in requests:
-            yield request
-
-    return [response async for response in stub.StreamingDecode(sending())]
+    return await exchange(stub.StreamingDecode(), requests)
 
 
 def groups(ids: list[int], size: int = 5) -> list[Request]:

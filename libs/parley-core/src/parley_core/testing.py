@@ -3,13 +3,15 @@
 Not for processes: the e2e suite starts those.
 """
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
+from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 from parley_core.clients import connect
 from parley_core.errors import ParleyError, from_rpc_error
@@ -65,3 +67,33 @@ async def rpc_fails(reason: str) -> AsyncIterator[RaisedError]:
         yield raised
     raised.error = from_rpc_error(caught.value)
     assert raised.error.reason == reason, str(raised.error)
+
+
+async def exchange(call: Any, requests: Iterable[Any]) -> list[Any]:
+    """Sends all requests of a bidirectional call and reads all responses.
+
+    It does what a request iterator does, but for a defect of grpcio: there a request that comes
+    after the server has ended the call replaces the status that the server sent by an INTERNAL.
+
+    Args:
+        call: made without a request iterator.
+        requests: what to send.
+
+    Raises:
+        grpc.aio.AioRpcError: as the server ended the call.
+    """
+
+    async def send() -> None:
+        with suppress(grpc.aio.AioRpcError, cygrpc.InternalError):
+            await call.wait_for_connection()
+            for request in requests:
+                await call._cython_call.send_serialized_message(request.SerializeToString())
+            await call.done_writing()
+
+    sending = asyncio.ensure_future(send())
+    try:
+        return [response async for response in call]
+    finally:
+        sending.cancel()
+        with suppress(asyncio.CancelledError):
+            await sending
