@@ -5,7 +5,7 @@ python := .venv/bin/python
 buf := node_modules/.bin/buf
 GOLDEN ?= ../shared/golden
 
-.PHONY: e2e-rig e2e-kind help setup setup-vllm demo up down test test-vllm e2e golden bench eval-pocket lint format types proto buf-lint buf-breaking images helm-schema helm-test clean
+.PHONY: chaos e2e-rig e2e-kind help setup setup-vllm demo up down test test-vllm e2e golden bench eval-pocket lint format types proto buf-lint buf-breaking images helm-schema helm-test clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-zA-Z0-9_-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,6 +33,9 @@ test-vllm: setup-vllm ## The engine contract and the language model services on 
 
 e2e: setup ## End-to-end tests alone, against real processes
 	@$(python) -m pytest e2e-tests
+
+chaos: setup ## Faults against real processes; what they leave behind, as a table in docs/reliability.md
+	@$(python) -m pytest e2e-tests/chaos -m chaos -s --chaos-page docs/reliability.md $(CHAOS)
 
 e2e-rig: setup ## The same on a real Kubernetes that is made of this machine (Debian 12, root) and taken away again
 	@scripts/e2e-rig.sh
