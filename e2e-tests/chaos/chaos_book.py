@@ -45,9 +45,12 @@ class Book:
             yield row
             left = settled(rig, before)
         except BaseException as error:
-            row.happened = f"FAILED: {type(error).__name__} {str(error).splitlines()[:1]}"
+            first = next(iter(str(error).splitlines()), "")
+            row.happened = f"FAILED: {type(error).__name__} {first}"[:200]
+            print(f"{fault}: {row.happened}")
             raise
         row.leftovers = ", ".join(f"{more} {name}" for name, more in left.items()) or "none"
+        print(f"{fault}: {row.happened}; left: {row.leftovers}")
         assert not left, f"left behind after {fault}: {left}"
 
     def render(self) -> str:

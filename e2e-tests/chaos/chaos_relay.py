@@ -60,7 +60,7 @@ async def relayed(target: str) -> AsyncIterator[Relay]:
     """A relay in front of an address."""
     relay = Relay(target)
     server = await asyncio.start_server(relay.serve, "127.0.0.1", 0)
-    relay.address = "127.0.0.1:%d" % server.sockets[0].getsockname()[1]
+    relay.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield relay
     finally:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -36,9 +37,12 @@ _LEASES = "parley:*:lease"
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port below those that the system gives to outgoing connections: it stays free."""
+    while True:
+        port = random.randrange(10_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Redis:
@@ -185,7 +189,7 @@ class Rig:
     async def serving(self, timeout: float = START_S) -> None:
         """Waits until all of it serves (again)."""
         async with asyncio.timeout(timeout):
-            while not await self._all_serve():
+            while not await self._all_serve():  # noqa: ASYNC110 - other processes do it
                 await asyncio.sleep(0.1)
 
     async def _all_serve(self) -> bool:

@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import numpy as np
 import soundfile
 from constellation import QUESTION
 from parley.conversation.v1 import conversation_pb2 as pb
-from parley_client import Client, ConversationConfig, TurnPolicy
+from parley_client import Client, ConversationConfig, ParleyError, TurnPolicy
 from parley_client.conversation import Conversation
 
 RATE = 16_000
@@ -40,12 +40,30 @@ class Talk:
         self.conversation = conversation
         self.session = conversation.setup.session
         self.seen: list[Any] = []
-        self._events = aiter(conversation)
+        # Read by a task of its own: waiting for an event may be given up without ending the stream.
+        self._events: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def read(self) -> None:
+        """Reads, until the stream ends; how it ended is the last that `next` gives."""
+        try:
+            async for event in self.conversation:
+                self._events.put_nowait(event)
+        except ParleyError as error:
+            self._events.put_nowait(error)
+        else:
+            self._events.put_nowait(EOFError("the stream has ended"))
 
     async def next(self, timeout: float = WAIT_S) -> Any:
-        """The next event."""
+        """The next event.
+
+        Raises:
+            ParleyError: the stream ended in an error.
+            EOFError: it ended in order.
+        """
         async with asyncio.timeout(timeout):
-            event = await anext(self._events)
+            event = await self._events.get()
+        if isinstance(event, Exception):
+            raise event
         self.seen.append(event)
         return event
 
@@ -105,4 +123,11 @@ class Talk:
 async def talking(client: Client, **setup: Any) -> AsyncIterator[Talk]:
     """Opens a conversation."""
     async with client.converse(**{"config": SHORT, **setup}) as conversation:
-        yield Talk(conversation)
+        talk = Talk(conversation)
+        reading = asyncio.ensure_future(talk.read())
+        try:
+            yield talk
+        finally:
+            reading.cancel()
+            with suppress(asyncio.CancelledError):
+                await reading

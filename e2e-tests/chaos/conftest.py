@@ -22,6 +22,7 @@ _ENV = {
     "PARLEY_GATEWAY_KEEPALIVE__TIMEOUT_S": "1",
     "PARLEY_TOKENIZER_ENGINE": "simulator",
     "PARLEY_VOCODER_ENGINE": "simulator",
+    "PARLEY_ASR_CONTEXT_ENGINE": "simulator",
     "PARLEY_CHAT_LLM_SIMULATOR__REPLY_TOKENS": "24",
     "PARLEY_CHAT_LLM_SIMULATOR__SCRIPT": "This is a reply of several words, and it goes on.",
     "PARLEY_TTS_SIMULATOR__SPEED": "100",

@@ -82,8 +82,10 @@ async def test_a_lease_of_a_gateway_that_died_before_the_clock_went_back_ends_in
                     dying.process.wait()
             clock.write_text("-3600")
             gateway = stack.enter_context(rig.extra("gateway", stage))
-            async with Client(gateway.address) as client:
-                async with talking(client, session=talk.session) as again:
-                    done = await again.answer("After.")
-                    assert done.message.status in ENDED
+            async with (
+                Client(gateway.address) as client,
+                talking(client, session=talk.session) as again,
+            ):
+                done = await again.answer("After.")
+                assert done.message.status in ENDED
         row.happened = "opened again at once"

@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 from collections import Counter
+from contextlib import suppress
 from random import Random
 
 import grpc
@@ -10,6 +11,7 @@ import pytest
 from chaos_fuzz import broken, fill, noise
 from chaos_talk import talking
 from google.protobuf.message_factory import GetMessageClass
+from grpc._cython import cygrpc
 from grpc_status import rpc_status
 from parley_client import Client
 
@@ -51,8 +53,12 @@ async def call(channel, path, method, requests):
     start = kinds[method.client_streaming, method.server_streaming](
         path, request_serializer=None, response_deserializer=None
     )
-    given = iter(requests) if method.client_streaming else requests[0]
-    running = start(given, timeout=CALL_S)
+    if method.client_streaming:
+        running = start(timeout=CALL_S)
+        sending = asyncio.ensure_future(send(running, requests))
+    else:
+        running = start(requests[0], timeout=CALL_S)
+        sending = None
     try:
         if method.server_streaming:
             # What is answered by ever more sound has been taken for sense.
@@ -69,7 +75,19 @@ async def call(channel, path, method, requests):
         if not running.cancelled():
             raise
         return "OK", None
+    finally:
+        if sending:
+            sending.cancel()
     return "OK", None
+
+
+async def send(call, requests):
+    """Sends as `parley_core.testing.exchange` does, but bytes."""
+    with suppress(grpc.aio.AioRpcError, cygrpc.InternalError):
+        await call.wait_for_connection()
+        for request in requests:
+            await call._cython_call.send_serialized_message(request)
+        await call.done_writing()
 
 
 @pytest.mark.parametrize(

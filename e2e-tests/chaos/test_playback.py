@@ -59,7 +59,13 @@ async def test_reports_that_make_no_sense_are_bounded_by_what_was_sent(rig, book
                     )
                 )
                 await talk.conversation.cancel_response(done.response_id)
-                cut = await talk.until("interruption")
-                told = cut.message.heard_offset.ToNanoseconds() / 1e9
-                assert 0 <= told <= whole + 0.001, (senseless, told)
+                # Who has played all of it has nothing left to cancel.
+                while (event := await talk.next()).kind not in ("interruption", "notice"):
+                    pass
+                if event.kind == "notice":
+                    assert event.message.problem.reason == "RESPONSE_NOT_ACTIVE"
+                    assert senseless.seconds > 0
+                else:
+                    told = event.message.heard_offset.ToNanoseconds() / 1e9
+                    assert 0 <= told <= whole + 0.001, (senseless, told)
             row.happened = f"{len(SENSELESS)} offsets from -2^63 s to 2^62 s, each within the reply"

@@ -83,7 +83,7 @@ async def test_an_endpoint_that_never_answers_ends_by_its_time(rig, book, callin
             assert done.message.status in ENDED
             assert "did not answer" in talk.text(done.response_id)
             async with asyncio.timeout(5):
-                while open_connections:
+                while open_connections:  # noqa: ASYNC110 - the gateway closes them
                     await asyncio.sleep(0.05)
         server.close()
         row.happened = f"reply complete after {waited_s:.1f} s, connection closed"

@@ -15,7 +15,7 @@ from parley_client import Client
 
 pytestmark = pytest.mark.chaos
 
-AT_ONCE = 50
+AT_ONCE = 25
 
 
 def vanish(rig, count):

@@ -11,7 +11,7 @@ import sys
 
 import aiohttp
 from chaos_talk import Talk, question
-from parley_client import Client, ConversationConfig, TurnPolicy
+from parley_client import Client, ConversationConfig, TurnPolicy, Unavailable
 
 CONFIG = ConversationConfig(turn_policy=TurnPolicy(end_of_turn_silence_s=0.2))
 
@@ -47,13 +47,26 @@ POINTS = (is_set_up, speaks, has_asked, listens, interrupts)
 
 
 async def converse(address: str, number: int, ready: asyncio.Barrier) -> None:
+    """Over gRPC; a gateway that has too much to do is asked again."""
+    while True:
+        try:
+            await hold(address, number, ready)
+        except* Unavailable as refused:
+            await asyncio.sleep(refused.exceptions[0].retry_after or 1.0)
+
+
+async def hold(address: str, number: int, ready: asyncio.Barrier) -> None:
+    """Never returns."""
     async with (
         Client(address) as client,
         client.converse(config=CONFIG) as conversation,
     ):
-        await POINTS[number % len(POINTS)](Talk(conversation))
-        await ready.wait()
-        await asyncio.Event().wait()
+        talk = Talk(conversation)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(talk.read())
+            await POINTS[number % len(POINTS)](talk)
+            await ready.wait()
+            await asyncio.Event().wait()
 
 
 async def connect(page: str, ready: asyncio.Barrier) -> None:
