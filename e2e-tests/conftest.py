@@ -4,12 +4,14 @@ Without an option the constellation is brought up once for all tests, in a state
 `--rig` makes the two-node cluster of k8s/rig, builds and loads the images, installs the chart, and
 takes everything down again; `--kubeconfig` installs into a namespace of a cluster that has the
 images. Tests in cluster/ need a cluster; tests that take `processes` need processes; all others run
-everywhere. ``PARLEY_E2E_WEIGHTS`` names a weights folder to use instead of seeding one.
+everywhere. ``PARLEY_E2E_WEIGHTS`` names a weights folder, or ``seeded`` for random numbers;
+default: the weights/pocket of the checkout, seeded ones while they are not complete.
 """
 
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from constellation import Constellation
+from parley_client.local.weights import SEEDED, describe
 
 CLUSTER_TESTS = Path(__file__).parent / "cluster"
 
@@ -58,7 +61,7 @@ def installation(
     target = Target(
         rig=option("--rig"),
         kubeconfig=option("--kubeconfig"),
-        weights=Path(weights) if weights else None,
+        weights=Path(weights) if weights and weights != SEEDED else None,
         values=tuple(option("--values")),
         gateway=option("--gateway"),
         collector_host=option("--collector-host"),
@@ -79,10 +82,10 @@ def constellation(
         yield Constellation(state, {}, at=at.address, api_key=at.key, seeded=at.seeded)
         return
     weights = os.environ.get("PARLEY_E2E_WEIGHTS")
-    made = Constellation(state, {}, seeded=not weights)
+    made = Constellation(state, {})
     up = made.parley("up", *(["--weights", weights] if weights else []))
     assert up.status == 0, up.err
-    yield made
+    yield replace(made, seeded=describe(Path(made.status_file()["weights"])).stub)
     down = made.parley("down")
     assert down.status == 0, down.err
 

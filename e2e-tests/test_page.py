@@ -104,5 +104,5 @@ def test_one_writes_to_the_page_and_it_says_that_random_weights_mean_nothing(pro
         )
         seen = until(lambda: (look := window.run(LOOK)) and replies(look) and look, 60, "an answer")
         assert seen["turns"][0]["heard"] == "What is the capital of France?"
-        if not os.environ.get("PARLEY_E2E_WEIGHTS"):
+        if processes.seeded:
             until(lambda: window.run(LOOK)["stubs"], 30, "the page says what answers")

@@ -21,6 +21,7 @@ QUESTIONS = {
     "sum.wav": "what is thirty nine plus seventeen",
     "follow_up.wav": "and plus two",
     "style.wav": "say we won the game very slowly",
+    "weather.wav": "what is the weather in london",
 }
 TURNS = (
     (0.5, "what is thirty three plus thirty nine"),
