@@ -1,16 +1,20 @@
-"""`parley doctor` and `parley version`: what this machine has, what it lacks, what to do."""
+"""`parley doctor` and `parley version`: what a machine or a cluster lacks; what to do."""
 
 import platform
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from parley_client.command.connection import DEFAULT_STATE, JsonOption, StateOption
-from parley_client.command.console import EXIT_LOCAL, out, print_json, run
+from parley_client.command.console import EXIT_LOCAL, UsageError, out, print_json, run
+
+if TYPE_CHECKING:
+    from parley_client.kube.demand import Demand
 
 _OLDEST_PYTHON = (3, 11)
 
@@ -18,9 +22,34 @@ _OLDEST_PYTHON = (3, 11)
 def doctor(
     weights: Annotated[Path | None, typer.Option(help="Weights folder to check.")] = None,
     state: StateOption = DEFAULT_STATE,
+    kube: Annotated[
+        bool, typer.Option("--kube", help="Check a Kubernetes cluster instead of this machine.")
+    ] = False,
+    context: Annotated[
+        str | None, typer.Option(help="Of the kubeconfig; default: the current one.")
+    ] = None,
+    namespace: Annotated[
+        str, typer.Option("--namespace", "-n", help="Of the release.")
+    ] = "default",
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            help="What `helm template` wrote, or - for stdin: is there all that it needs?",
+            allow_dash=True,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Check this machine; every line is fine or says what to do. Exit status 1 when one is not."""
+    """Check this machine; every line is fine or says what to do. Exit status 1 when one is not.
+
+    With --kube: a cluster's version, nodes, GPUs, storage, operators, secrets, and Parley's pods.
+    """
+    if kube or manifest is not None:
+        if weights is not None:
+            raise UsageError("--weights is about this machine: leave it out with --kube")
+        return _cluster(context, namespace, manifest, as_json)
+    if context is not None:
+        raise UsageError("--context needs --kube")
     checks: list[tuple[str, Callable[[], str]]] = [
         ("python", _python),
         ("packages", _packages),
@@ -39,6 +68,40 @@ def doctor(
             out.print(f"{mark}[bold]{name:<10}[/]", end="")
             out.print(told, markup=False)
     return 0 if all(ok for _, ok, _ in results) else EXIT_LOCAL
+
+
+def _cluster(context: str | None, namespace: str, manifest: Path | None, as_json: bool) -> int:
+    from parley_client.kube import api, survey
+
+    wanted = _demand(manifest) if manifest is not None else None
+    findings = survey.survey(api.connect(context), namespace, wanted)
+    if as_json:
+        print_json([asdict(each) for each in findings])
+    else:
+        marks = {"ok": "[green]ok  [/]", "warn": "[yellow]--  [/]", "no": "[red]no  [/]"}
+        width = max(len(each.check) for each in findings)
+        for each in findings:
+            out.print(f"{marks[each.level]}[bold]{each.check:<{width}}[/]  ", end="")
+            out.print(each.told, markup=False, soft_wrap=True)
+            if each.mend:
+                out.print(" " * (width + 6) + f"-> {each.mend}", markup=False, soft_wrap=True)
+    return EXIT_LOCAL if any(each.level == "no" for each in findings) else 0
+
+
+def _demand(manifest: Path) -> "Demand":
+    import yaml
+
+    from parley_client.kube import demand
+    from parley_client.local.errors import LocalError
+
+    try:
+        text = sys.stdin.read() if str(manifest) == "-" else manifest.read_text(encoding="utf-8")
+        return demand.read(list(yaml.safe_load_all(text)))
+    except (UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        cause = " ".join(str(error).split())
+        raise LocalError(
+            f"{manifest} is not what `helm template` writes: {cause}", reason="MANIFEST_INVALID"
+        ) from None
 
 
 def version() -> int:

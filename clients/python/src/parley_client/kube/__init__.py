@@ -1,0 +1,1 @@
+"""Looking at a cluster: what it has, what Parley needs there, what to do about the difference."""
