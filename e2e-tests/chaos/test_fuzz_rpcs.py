@@ -26,6 +26,7 @@ CONTRACTS = (
     ("parley.tts.v1.tts_pb2", "tts"),
     ("parley.vocoder.v1.vocoder_pb2", "vocoder"),
     ("parley.context.v1.context_pb2", "asr-context"),
+    ("parley.context.v1.quota_pb2", "asr-context"),
 )
 # What no request of a client may bring about.
 OUR_FAULT = {"UNKNOWN", "INTERNAL", "DATA_LOSS"}
