@@ -36,7 +36,8 @@ OWNED = (
     "host", "port", "metrics_port", "tls", "auth", "drain_timeout_s", "weights", "voice_store",
     "log.format", "telemetry.otlp_endpoint", "redis.url", "redis.sentinel", "tokenizer.address",
     "tokenizer.tls", "tokenizer.api_key", "http.enabled", "http.host", "http.port",
-    "functions.registered.authorization", "stages.*.address", "stages.*.tls", "stages.*.api_key",
+    "functions.registered.authorization", "functions.mcp_servers.authorization",
+    "functions.mcp_servers.env", "stages.*.address", "stages.*.tls", "stages.*.api_key",
 )  # fmt: skip
 
 # May change without the shape. Helm fills in no defaults, and parts of a section are enough.

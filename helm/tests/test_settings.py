@@ -14,6 +14,8 @@ SECRETS = {
     "PARLEY_ASR_CONTEXT_REDIS__URL": "rediss://user:secret@redis:6379/0",
     "PARLEY_GATEWAY_FUNCTIONS__REGISTERED": '[{"name": "weather", "description": "Of a place.",'
     ' "url": "https://tools.example.com/weather", "authorization": "Bearer secret"}]',
+    "PARLEY_GATEWAY_FUNCTIONS__MCP_SERVERS": '[{"name": "crm", "authorization": "Bearer other",'
+    ' "url": "https://crm.example.com/mcp"}]',
 }
 
 
@@ -74,7 +76,9 @@ def test_ports_of_pod_service_and_settings_are_the_same(service, variant, resolv
 
 def test_functions_and_their_credentials_come_by_secret(render, resolve):
     rendered = render(**VARIANTS["everything"])
-    (function,) = resolve(rendered, "gateway").functions.registered
+    functions = resolve(rendered, "gateway").functions
+    (function,), (server,) = functions.registered, functions.mcp_servers
+    assert server.authorization.get_secret_value() == "Bearer other"
     assert function.name == "weather"
     assert function.authorization.get_secret_value() == "Bearer secret"
 
@@ -176,6 +180,7 @@ def test_user_settings_reach_the_service_and_leave_the_chart_its_own(render, res
         ("gateway", {"auth": {"api_keys": {"a": "in a ConfigMap"}}}),
         ("gateway", {"stages": {"chat": {"address": "elsewhere:1"}}}),
         ("gateway", {"functions": {"registered": [{"name": "a", "authorization": "Bearer x"}]}}),
+        ("gateway", {"functions": {"mcp_servers": [{"name": "a", "authorization": "Bearer x"}]}}),
         ("tts", {"weights": "/elsewhere"}),
         ("vocoder", {"drain_timeout_s": 1}),
         ("asr-context", {"redis": {"url": "redis://:in-a-configmap@host"}}),

@@ -142,7 +142,9 @@ spec:
         {{- end }}
         {{- if and (eq $service "gateway") $root.Values.gateway.functionsSecret }}
         - name: PARLEY_GATEWAY_FUNCTIONS__REGISTERED
-          valueFrom: {secretKeyRef: {name: {{ $root.Values.gateway.functionsSecret }}, key: functions.json}}
+          valueFrom: {secretKeyRef: {name: {{ $root.Values.gateway.functionsSecret }}, key: functions.json, optional: true}}
+        - name: PARLEY_GATEWAY_FUNCTIONS__MCP_SERVERS
+          valueFrom: {secretKeyRef: {name: {{ $root.Values.gateway.functionsSecret }}, key: mcp_servers.json, optional: true}}
         {{- end }}
         {{- range $values.env }}
         - {name: {{ .name }}, value: {{ .value | quote }}}
