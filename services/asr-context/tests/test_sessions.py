@@ -194,6 +194,16 @@ async def test_an_expired_lease_is_free_and_its_owner_fenced_out(store, name):
     assert (await leases.renew(name, new.fence, ttl=20)).expire_time > new.expire_time
 
 
+async def test_a_lease_does_not_outlast_its_owner_by_a_clock_that_was_set_back(store, name):
+    await Sessions(store).create(name, ttl=60)
+    leases = Leases(store)
+    dead = await leases.acquire(name, "a", ttl=10)
+    # An hour back, as the store's clock sees it.
+    key, hour_ms = name.keys()[3], 3_600_000
+    await store.client.hset(key, "expire_ms", round(dead.expire_time * 1000) + hour_ms)
+    assert (await leases.acquire(name, "b", ttl=10)).fence > dead.fence
+
+
 async def test_fences_grow_across_releases(store, name):
     await Sessions(store).create(name, ttl=60)
     leases = Leases(store)

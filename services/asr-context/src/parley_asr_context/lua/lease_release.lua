@@ -2,6 +2,6 @@
 local gone = missing() or fenced_out()
 if gone then return gone end
 redis.call('HINCRBY', LEASE, 'fence', 1)
-redis.call('HDEL', LEASE, 'owner', 'expire_ms')
+redis.call('HDEL', LEASE, 'owner', 'expire_ms', 'ttl_ms')
 touch()
 return {'OK'}

@@ -4,6 +4,6 @@ if gone then return gone end
 if not redis.call('HGET', LEASE, 'owner') then
   return {'FENCE_STALE', redis.call('HGET', LEASE, 'fence') or '0'}
 end
-redis.call('HSET', LEASE, 'expire_ms', integer(now_ms() + tonumber(ARGV[2])))
+redis.call('HSET', LEASE, 'ttl_ms', ARGV[2], 'expire_ms', integer(now_ms() + tonumber(ARGV[2])))
 touch()
 return {'OK', redis.call('HMGET', LEASE, 'fence', 'owner', 'expire_ms'), session()}
