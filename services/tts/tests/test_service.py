@@ -1,7 +1,7 @@
 import asyncio
 import io
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import grpc.aio
@@ -11,7 +11,7 @@ import soundfile
 from parley.audio.v1 import audio_pb2
 from parley.tts.v1 import tts_pb2, tts_pb2_grpc
 from parley_core.audio import float_to_pcm16, wav_bytes
-from parley_core.testing import rpc_fails, running_server
+from parley_core.testing import exchange, rpc_fails, running_server
 from parley_tts.prompt import BosPlacement, PromptBuilder
 from parley_tts.seeded import write_seeded
 from parley_tts.service import FULL_NAME, TtsService
@@ -43,19 +43,29 @@ def engine() -> FakeEngine:
 
 
 @pytest.fixture
-async def voices(weights: Path, tmp_path: Path) -> VoiceLibrary:
-    settings = MelSettings(22050, 1024, 256, 1024, 80, 0, 8000)
-    features = PromptFeatureExtractor(settings, weights / "campplus.onnx")
-    registry = SpeakerRegistry(weights / "speakers")
-    library = VoiceLibrary(registry, tmp_path, VoicePreparer(features, FakeTokenizer()))
-    await library.prepare_registry()
-    return library
+def open_voices(weights: Path, tmp_path: Path):
+    async def open_library() -> VoiceLibrary:
+        settings = MelSettings(22050, 1024, 256, 1024, 80, 0, 8000)
+        features = PromptFeatureExtractor(settings, weights / "campplus.onnx")
+        registry = SpeakerRegistry(weights / "speakers")
+        library = VoiceLibrary(registry, tmp_path, VoicePreparer(features, FakeTokenizer()))
+        await library.prepare_registry()
+        return library
+
+    return open_library
+
+
+@pytest.fixture
+async def voices(open_voices) -> VoiceLibrary:
+    return await open_voices()
 
 
 @pytest.fixture
 async def connected(engine: FakeEngine, voices: VoiceLibrary):
     @asynccontextmanager
-    async def connect() -> AsyncIterator[tts_pb2_grpc.TtsServiceStub]:
+    async def connect(
+        voices: VoiceLibrary = voices,
+    ) -> AsyncIterator[tts_pb2_grpc.TtsServiceStub]:
         service = TtsService()
         prompts = PromptBuilder(ByteEncoder(), load_system_prompts(), bos=BosPlacement.SINGLE)
         service.open(Synthesizer(engine, prompts, voices), voices)
@@ -78,7 +88,7 @@ async def synthesize(
     stub: tts_pb2_grpc.TtsServiceStub, pieces: Iterable[str], **fields
 ) -> list[tts_pb2.StreamingSynthesizeResponse]:
     requests = [setup(**fields), *(Request(text_delta=piece) for piece in pieces), end()]
-    return [response async for response in stub.StreamingSynthesize(iter(requests))]
+    return await exchange(stub.StreamingSynthesize(), requests)
 
 
 def ids_of(responses: Iterable[tts_pb2.StreamingSynthesizeResponse]) -> list[int]:
@@ -158,8 +168,7 @@ async def test_bad_streams_are_refused_by_name_and_the_next_one_works(
 ) -> None:
     async with connected() as stub:
         async with rpc_fails(reason):
-            async for _ in stub.StreamingSynthesize(iter(requests)):
-                pass
+            await exchange(stub.StreamingSynthesize(), requests)
         assert engine.running == 0
         assert ids_of(await synthesize(stub, ["你好。"]))
 
@@ -227,6 +236,29 @@ async def test_voices_are_listed_told_cloned_spoken_with_and_deleted(connected) 
         await stub.DeleteVoice(tts_pb2.DeleteVoiceRequest(name="mine"))
         async with rpc_fails("VOICE_NOT_FOUND"):
             await stub.GetVoice(tts_pb2.GetVoiceRequest(name="mine"))
+
+
+async def test_a_voice_cloned_on_one_replica_speaks_on_the_others_and_after_a_restart(
+    connected, open_voices
+) -> None:
+    async def conditioning(stub: tts_pb2_grpc.TtsServiceStub) -> bytes:
+        responses = await synthesize(stub, ["你好。"], voice="mine")
+        assert len(ids_of(responses)) > 0
+        return responses[0].ready.conditioning.SerializeToString(deterministic=True)
+
+    async with AsyncExitStack() as stack:
+        first, second = [
+            await stack.enter_async_context(connected(await open_voices())) for _ in range(2)
+        ]
+        async with rpc_fails("VOICE_NOT_FOUND"):
+            await synthesize(second, ["你好。"], voice="mine")
+        await first.CloneVoice(clone_request())
+        here, there = await asyncio.gather(conditioning(first), conditioning(second))
+        assert here == there
+        async with rpc_fails("VOICE_EXISTS"):
+            await second.CloneVoice(clone_request())
+    async with connected(await open_voices()) as restarted:
+        assert await conditioning(restarted) == here
 
 
 async def test_a_container_is_cloned_like_its_samples(connected) -> None:

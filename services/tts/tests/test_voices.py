@@ -236,6 +236,26 @@ async def test_pages_cover_all_voices_once(library: VoiceLibrary) -> None:
         await library.list(page_size=-1)
 
 
+async def test_a_voice_that_is_replaced_while_it_is_read_is_read_whole(
+    library: VoiceLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another replica puts a new version between the two reads, and takes the old one away."""
+    store = VoiceStore(tmp_path / "store" / "registry")
+    voice = await library.get("Tingting")
+    describe, replaced = VoiceStore.describe, []
+
+    def describe_then_replace(self: VoiceStore, name: str):
+        stored = describe(self, name)
+        if not replaced:
+            replaced.append(stored.arrays)
+            store.put(voice, source="new")
+        return stored
+
+    monkeypatch.setattr(VoiceStore, "describe", describe_then_replace)
+    assert store.load("Tingting").prompt_tokens == voice.prompt_tokens
+    assert not (tmp_path / "store" / "registry" / replaced[0]).exists()
+
+
 async def test_a_damaged_voice_is_told_and_not_spoken(library: VoiceLibrary, tmp_path) -> None:
     await library.clone(clone_request())
     folder = tmp_path / "store" / "cloned"

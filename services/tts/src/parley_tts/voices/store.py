@@ -84,12 +84,16 @@ class VoiceStore:
             DataLoss: a file is damaged.
         """
         stored = self.describe(name)
-        try:
-            content = (self._folder / stored.arrays).read_bytes()
-        except FileNotFoundError:
-            if self._json_path(name).exists():
-                raise _corrupt(name, f"{stored.arrays} is missing") from None
-            raise voice_not_found(name) from None
+        while True:
+            try:
+                content = (self._folder / stored.arrays).read_bytes()
+                break
+            except FileNotFoundError:
+                # Another replica may have replaced the voice since it was described.
+                newer = self.describe(name)
+                if newer.arrays == stored.arrays:
+                    raise _corrupt(name, f"{stored.arrays} is missing") from None
+                stored = newer
         if hashlib.sha256(content).hexdigest() != stored.arrays_sha256:
             raise _corrupt(name, f"{stored.arrays} does not match its hash")
         try:
