@@ -3,8 +3,9 @@
 #   scripts/images.sh [SERVICE...]         default: all six, the tools, and the weights when WEIGHTS is set
 #   TAG=0.1.0                              tag of everything
 #   REGISTRY=registry.example.com/speech   prefix of the names; empty: short names, as the chart's default
-#   GPU=1                                  also chat-llm, tts and vocoder on the official vLLM image, as TAG-gpu
+#   GPU=1                                  also the five stages on the official vLLM image, as TAG-gpu
 #   WEIGHTS=FOLDER                         also parley-weights, an image with that folder (it must hold a parley.json)
+#   SBOM=FOLDER                            write each service's bill of materials (CycloneDX, from /opt/parley/sbom.cdx.json) there
 #   PUSH=1                                 push what was built
 #   ENGINE=docker|podman|buildah           instead of the first that works
 #   BASE=IMAGE VLLM=IMAGE TORCH_INDEX=URL  pinned bases (by digest in a release), and where CPU torch comes from
@@ -18,7 +19,7 @@ die() { printf 'images: %s\n' "$*" >&2; exit 1; }
 tag=${TAG:-$(sed -n 's/^appVersion: "\(.*\)"$/\1/p' helm/parley/Chart.yaml)}
 prefix=${REGISTRY:+${REGISTRY%/}/}parley
 all=(gateway tokenizer chat-llm tts vocoder asr-context)
-gpu_services=(chat-llm tts vocoder)
+gpu_services=(tokenizer chat-llm tts vocoder asr-context)
 read -r -a more <<< "${BUILD_ARGS:-}"
 
 works() {
@@ -82,6 +83,23 @@ if [ -n "${GPU:-}" ]; then
   for service in "${gpu_services[@]}"; do
     build "$prefix-$service:$tag-gpu" "services/$service/Dockerfile" . \
       --build-arg "BASE=$prefix-gpu:$tag" ${builder[@]+"${builder[@]}"}
+  done
+fi
+bill() {  # IMAGE: the bill of materials that it carries
+  if [ "$engine" = buildah ]; then
+    local container status=0
+    container=$(buildah from --pull=never "$1")
+    buildah run "$container" cat /opt/parley/sbom.cdx.json || status=$?
+    buildah rm "$container" >/dev/null
+    return $status
+  fi
+  "$engine" run --rm --network none --entrypoint cat "$1" /opt/parley/sbom.cdx.json
+}
+if [ -n "${SBOM:-}" ]; then
+  mkdir -p "$SBOM"
+  for name in "${built[@]}"; do
+    case ${name##*/} in *-base:* | *-torch:* | *-gpu:* | *-weights:*) continue ;; esac
+    bill "$name" > "$SBOM/$(basename "$name" | tr : -).cdx.json"
   done
 fi
 if [ -n "${PUSH:-}" ]; then

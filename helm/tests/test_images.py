@@ -89,8 +89,15 @@ def test_the_tools_have_every_package_of_the_command():
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_service_image_runs_its_module_on_a_shared_base(service):
     path = REPOSITORY / "services" / service / "Dockerfile"
-    build, last = stages(path)
+    build, inventory, last = stages(path)
     assert last.startswith("FROM ${BASE}")
+    # The bill of materials is made of the same base and the same packages as the image.
+    assert inventory.startswith("FROM ${BASE} AS inventory")
+    packages = "COPY --from=build /opt/parley/service /opt/parley/service"
+    assert packages in inventory
+    assert packages in last
+    assert f'"parley-{service}"' in inventory
+    assert "COPY --from=inventory /tmp/sbom.cdx.json /opt/parley/" in last
     assert f'ENTRYPOINT ["python3", "-m", "parley_{service.replace("-", "_")}"]' in last
     # Nothing is installed in the last stage, so nothing can need a compiler there.
     assert "RUN " not in last
@@ -113,6 +120,16 @@ def test_the_default_tag_is_the_charts():
     for path in DOCKERFILES:
         for tag in re.findall(r"^ARG BASE=parley-\w+:(\S+)$", path.read_text(), re.M):
             assert tag == version
+
+
+def test_bills_of_materials_tell_the_charts_version():
+    version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
+    told = [
+        tuple(found)
+        for path in DOCKERFILES
+        for found in re.findall(r'sbom.py", "([\w-]+)", "([^"]+)"', path.read_text())
+    ]
+    assert sorted(told) == sorted((f"parley-{each}", version) for each in (*SERVICES, "tools"))
 
 
 def test_images_of_the_chart_are_images_that_are_built():
