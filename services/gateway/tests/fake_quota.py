@@ -30,6 +30,7 @@ class FakeQuota(Fake, quota_pb2_grpc.QuotaServiceServicer):
         self.buckets = defaultdict(dict)
         self.slots = defaultdict(dict)
         self.reports = []
+        self.serials = {}
         self.asked = []
 
     def of(self, tenant, limits):
@@ -88,6 +89,10 @@ class FakeQuota(Fake, quota_pb2_grpc.QuotaServiceServicer):
             self.reports.append(request)
             tenant, slots = request.tenant, self.slots[request.tenant]
             used = amounts(request.used)
+            known = self.serials.get((tenant, request.reporter), 0)
+            self.serials[tenant, request.reporter] = max(known, request.serial)
+            if request.serial <= known:
+                used = dict.fromkeys(NAMES, 0.0)
             for name, bucket in self.of(tenant, request.limits).items():
                 bucket.take(used[name], time.monotonic())
             for place in request.kept:

@@ -1,5 +1,6 @@
 """Arithmetic of buckets and accounts on a clock of the test's own."""
 
+import itertools
 import math
 from pathlib import Path
 
@@ -65,6 +66,10 @@ def test_a_debt_is_paid_before_anything_is_let_in():
     assert bucket.level(0.0) == 10.0
 
 
+def account_of(limits, slot_ttl):
+    return Account(limits, slot_ttl, itertools.count(1))
+
+
 def limits(**fields):
     return AdmissionSettings(default=fields).limits("any")
 
@@ -74,7 +79,7 @@ def bucket_of(per_second, burst):
 
 
 def test_an_account_goes_by_the_shared_count_less_what_it_has_not_told():
-    account = Account(limits(audio_out=bucket_of(1, 100)), slot_ttl=15)
+    account = account_of(limits(audio_out=bucket_of(1, 100)), slot_ttl=15)
     account.use(Amount(audio_out=30), 0.0)
     report = account.report()
     account.use(Amount(audio_out=5), 0.0)
@@ -85,7 +90,7 @@ def test_an_account_goes_by_the_shared_count_less_what_it_has_not_told():
 
 
 def test_a_report_is_the_same_until_it_was_heard():
-    account = Account(limits(audio_in=bucket_of(1, 10)), slot_ttl=15)
+    account = account_of(limits(audio_in=bucket_of(1, 10)), slot_ttl=15)
     first, second = Place("a", "1"), Place("b", "2")
     account.opened(first)
     account.use(Amount(audio_in=1), 0.0)
@@ -104,7 +109,7 @@ def test_a_report_is_the_same_until_it_was_heard():
 
 
 def test_a_gateway_alone_decides_by_the_same_rules():
-    account = Account(
+    account = account_of(
         limits(session_starts=bucket_of(0.1, 2), audio_in=bucket_of(1, 10), max_sessions=1), 15
     )
     start = Amount(session_starts=1)
@@ -122,7 +127,7 @@ def test_a_gateway_alone_decides_by_the_same_rules():
 
 
 def test_audio_is_used_up_at_nothing_and_worth_coming_back_for_at_the_least():
-    account = Account(limits(audio_in=bucket_of(2, 3), audio_out=bucket_of(1, 60)), 15)
+    account = account_of(limits(audio_in=bucket_of(2, 3), audio_out=bucket_of(1, 60)), 15)
     assert account.dry(0.0, 5.0) is None
     account.use(Amount(audio_in=3), 0.0)
     refusal = account.dry(0.0, 5.0)

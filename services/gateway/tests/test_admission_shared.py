@@ -173,6 +173,17 @@ async def test_audio_that_one_gateway_sent_is_missing_at_the_other(redis):
         assert refusal.retry_after == pytest.approx(15 * 60, rel=0.01), "ten of debt, five to begin"
 
 
+async def test_each_of_many_sessions_one_after_the_other_is_charged(redis):
+    async with gateways(redis, count=1, default={"audio_out": bucket(100)}) as (door,):
+        for _ in range(4):
+            async with AsyncExitStack() as held:
+                ticket = await enters(door, held, speaks=True)
+                ticket.spoke(30.0)
+        async with AsyncExitStack() as held:
+            refusal = await enters(door, held, speaks=True)
+        assert refusal.retry_after == pytest.approx(25 * 60, rel=0.01), "twenty of debt, and five"
+
+
 async def test_a_conversation_hears_of_audio_that_was_used_up_elsewhere(redis):
     async with (
         gateways(redis, default={"audio_out": bucket(30)}) as (one, two),

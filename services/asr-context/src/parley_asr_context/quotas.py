@@ -83,7 +83,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one gateway tells of one tenant; `serial` counts its reports about that tenant."""
+    """What one gateway tells of one tenant; `serial` grows with each of its reports."""
 
     reporter: str
     serial: int

@@ -6,6 +6,8 @@ is told exactly once, however often a report has to be sent. When nobody counts 
 `decide` takes its place with the same arithmetic. Not for sending anything (`admission`).
 """
 
+from collections.abc import Iterator
+
 from parley_gateway.admission.bucket import Bucket
 from parley_gateway.admission.settings import TenantLimits
 from parley_gateway.stages.quota import Amount, Place, Quota, Refusal, Report
@@ -16,8 +18,15 @@ AUDIO = (Quota.AUDIO_IN, Quota.AUDIO_OUT)
 class Account:
     """What one tenant uses here."""
 
-    def __init__(self, limits: TenantLimits, slot_ttl: float) -> None:
-        """Begins with full buckets and nothing to tell."""
+    def __init__(self, limits: TenantLimits, slot_ttl: float, serials: Iterator[int]) -> None:
+        """Begins with full buckets and nothing to tell.
+
+        Args:
+            limits: What the tenant may use.
+            slot_ttl: Seconds that slots are kept without a report.
+            serials: Of reports. They go on when a tenant is forgotten and comes back: one that
+                began anew would be taken for repeating what it tells.
+        """
         told = {
             Quota.SESSION_STARTS: limits.session_starts,
             Quota.AUDIO_IN: limits.audio_in,
@@ -32,7 +41,7 @@ class Account:
         self._ended: set[Place] = set()
         self._used = Amount()
         self._sending: Report | None = None
-        self._serial = 0
+        self._serials = serials
         self._told_at = -float("inf")
 
     @property
@@ -109,8 +118,7 @@ class Account:
     def report(self) -> Report:
         """What is to be told; the same again until `reported` says that it was heard."""
         if self._sending is None:
-            self._serial += 1
-            self._sending = Report(self._serial, self._used, (), tuple(self._ended))
+            self._sending = Report(next(self._serials), self._used, (), tuple(self._ended))
             self._used = Amount()
         sending = self._sending
         return Report(sending.serial, sending.used, tuple(self._open), sending.ended)

@@ -9,6 +9,7 @@ without limits. Not for who a tenant is (`parley_core.auth`).
 """
 
 import asyncio
+import itertools
 import math
 import time
 from collections import defaultdict
@@ -64,6 +65,7 @@ class Admission:
         self._quota = quota
         self._load = load
         self._reporter = new_id("gateway-")
+        self._serials = itertools.count(1)
         self._accounts: dict[str, Account] = {}
         self._reporting: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._tickets: defaultdict[str, list[Ticket]] = defaultdict(list)
@@ -77,7 +79,7 @@ class Admission:
         metrics.CAPACITY.set(settings.max_sessions or 0)
         metrics.COUNTED_TOGETHER.set(1)
         for tenant in settings.tenants:
-            account = Account(settings.limits(tenant), settings.slot_ttl_s)
+            account = Account(settings.limits(tenant), settings.slot_ttl_s, self._serials)
             for quota, bucket in account.buckets.items():
                 limit = bucket.level(time.monotonic())
                 metrics.LIMIT.labels(tenant, quota.name.lower()).set(limit)
@@ -210,7 +212,8 @@ class Admission:
         if not limits.counted:
             return None
         if tenant not in self._accounts:
-            self._accounts[tenant] = Account(limits, self._settings.slot_ttl_s)
+            slot_ttl = self._settings.slot_ttl_s
+            self._accounts[tenant] = Account(limits, slot_ttl, self._serials)
         return self._accounts[tenant]
 
     @asynccontextmanager

@@ -315,7 +315,7 @@ class ReportUsageRequest(_message.Message):
     reporter: _builtins.str
     """Who reports: unique to the process."""
     serial: _builtins.int
-    """Counts the reports of this reporter about this tenant, from 1."""
+    """Grows with each report of this reporter, from 1."""
     @_builtins.property
     def limits(self) -> Global___QuotaLimits:
         """What the tenant may use."""
