@@ -1,6 +1,7 @@
 """The gateway process: settings, wiring, serve."""
 
 import asyncio
+import gc
 from contextlib import AsyncExitStack
 
 from parley.conversation.v1 import conversation_pb2_grpc, speech_pb2_grpc
@@ -17,6 +18,7 @@ from parley_gateway.tools.toolbox import Toolbox, open_toolbox
 from parley_gateway.web.http_server import HttpServer
 
 _CONNECT_S = 2.0
+_COLLECT_AFTER = (50_000, 20, 20)
 _log = get_logger("parley.gateway")
 
 
@@ -41,6 +43,9 @@ async def serve(settings: GatewaySettings) -> None:
                 _log.warning("mcp_servers_missing", servers=missing)
             if http:
                 await http.start()
+            # What is there by now stays: the collector need not look through it in a conversation.
+            gc.freeze()
+            gc.set_threshold(*_COLLECT_AFTER)
 
         await server.run(warm_up=warm_up)
 
