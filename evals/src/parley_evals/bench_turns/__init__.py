@@ -1,0 +1,1 @@
+"""Turn-taking measured from outside, in front of simulated stages: `make bench-turns`."""
