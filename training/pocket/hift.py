@@ -1,8 +1,10 @@
 """Recipe of the vocoder: HiFT on mel of recordings, spectral losses, no adversary.
 
-Trains the serving module itself. Its convolutions run as two-dimensional ones in bfloat16, which
-is several times faster here; weight norm is not needed. The f0 predictor learns beside it; the
-last quarter of the steps listens to its pitch instead of the measured one, as serving does.
+Trains the serving module itself. Its convolutions run as two-dimensional ones, in bfloat16 where
+that is quick; weight norm is not needed. The f0 predictor learns beside it; the last quarter of
+the steps listens to its pitch instead of the measured one, as serving does. A second run (`--begin`,
+`--flow`) goes on with half of the mels as the flow makes them from tokens: smoother than those of
+recordings, and what serving gives it.
 """
 
 import argparse
@@ -17,14 +19,21 @@ from corpus import Corpus
 from decoder_data import Sounding, chosen, decoder_config, sounding
 from linguistic import edit_distance
 from loop import fit, half_is_fast
+from numpy.typing import NDArray
 from paraformer.asr import Recognizer
 from parley_tokenizer.linguistic import ENCODER_FOLDER
+from parley_tts.voices.features import PromptFeatureExtractor
 from parley_tts.voices.mel import MelSettings, _mel_filters, log_mel
 from parley_vocoder.checkpoint import load_into
+from parley_vocoder.contract import VoiceConditioning
+from parley_vocoder.decoder import Decoder
+from parley_vocoder.engine.flow.solver import euler_step
 from parley_vocoder.engine.hift.model import Hift
 from parley_vocoder.noise import SeededNoise
+from parley_vocoder.offline import WholeDecode
 from parley_vocoder.seeded import _with_weight_norm
 from speech import SAMPLE_RATE
+from tokenise import Tokens
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -119,6 +128,35 @@ def crops(data: list[Sounding], seed: int, count: int = BATCH) -> tuple[Tensor, 
     return tuple(torch.from_numpy(np.stack(part)) for part in (mels, sounds, pitches))  # type: ignore[return-value]
 
 
+@torch.inference_mode()
+def through_flow(
+    decoder: Decoder,
+    extractor: PromptFeatureExtractor,
+    corpus: Corpus,
+    tokens: list[NDArray[np.int16]],
+    item: Sounding,
+) -> Sounding:
+    """The same utterance with the mel that the flow makes of its tokens."""
+    conditioning = VoiceConditioning(
+        np.zeros(0, np.int64),
+        np.zeros((0, decoder.config.mel.num_mels), np.float32),
+        extractor.speaker_embedding(corpus.samples(item.index), SAMPLE_RATE),
+    )
+    decode = WholeDecode(decoder, decoder.voice(conditioning), SeededNoise(item.index))
+    decode.push(tokens[item.index].tolist())
+    decode.end()
+    trajectory = decode.next()
+    if trajectory is None:
+        return item
+    for _ in decoder.grid.times:
+        rate = decoder.config.flow.inference_cfg_rate
+        euler_step(decoder.flow.estimator, [trajectory], decoder.grid, rate)
+    mel = trajectory.x.float().T.numpy()
+    frames = min(len(mel), len(item.mel))
+    hop = len(item.sound) // len(item.mel)
+    return Sounding(item.index, mel[:frames], item.sound[: frames * hop], item.f0[:frames])
+
+
 def main() -> None:
     """Trains."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -129,12 +167,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="hift.pt to write, in half precision")
     parser.add_argument("--tokenizer", type=Path, help="Step-Audio-Tokenizer, for the evaluation")
     parser.add_argument("--begin", type=Path, help="hift.pt to go on from, instead of from nothing")
+    parser.add_argument("--flow", type=Path, help="decoder folder whose flow makes half the mels")
+    parser.add_argument("--answers", type=int, default=1000)
+    parser.add_argument("--questions", type=int, default=500)
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     config = decoder_config()
     corpus = Corpus(options.corpus)
-    data = [sounding(corpus, i, config) for i in chosen(corpus, 1000, 500, held_out=False)]
+    picked = chosen(corpus, options.answers, options.questions, held_out=False)
+    data = [sounding(corpus, i, config) for i in picked]
     print(f"{sum(len(item.mel) for item in data) * 256 / 22050 / 60:.0f} minutes", flush=True)
     model = Hift(config.hift)
     if options.begin:
@@ -145,6 +187,11 @@ def main() -> None:
             model.f0_predictor.classifier.weight.mul_(20)
             model.f0_predictor.classifier.bias.fill_(60)
     speed_up(model)
+    if options.flow:
+        tokens = Tokens.load(options.work / "tokens.npz").clean
+        decoder = Decoder.load(options.flow)
+        extractor = PromptFeatureExtractor.from_folder(options.flow)
+        data[::2] = [through_flow(decoder, extractor, corpus, tokens, item) for item in data[::2]]
     distance = SpectralLoss(config.sample_rate)
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
