@@ -234,6 +234,15 @@ def test_secrets_claims_classes_and_operators_that_a_manifest_names(cluster, cap
     assert of(found, "cert-manager") == [], "nobody asked for it"
 
 
+def test_secrets_of_a_release_that_is_there_are_looked_for_too(cluster, capsys):
+    installed = deployment(imagePullSecrets=[{"name": "pull"}])
+    del installed["kind"], installed["apiVersion"]
+    cluster.answers["/apis/apps/v1/namespaces/default/deployments"] = {"items": [installed]}
+    cluster.answers["/api/v1/namespaces/default/secrets/keys"] = named("keys")
+    (each,) = of(findings(capsys), "secrets")
+    assert each.told == "pull (pulling images) is not in namespace default"
+
+
 def pod(name, **status):
     return named(name, status=status)
 

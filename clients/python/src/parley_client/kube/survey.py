@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from parley_client.kube.api import Api
-from parley_client.kube.demand import Demand, PodDemand, extended, quantity
+from parley_client.kube.demand import Demand, PodDemand, extended, quantity, read
 from parley_client.local.errors import LocalError
 
 OLDEST = (1, 29)
+_OURS = "app.kubernetes.io%2Fname%3Dparley"
 Level = Literal["ok", "warn", "no"]
 
 
@@ -335,7 +336,7 @@ def _metrics_server(api: Api, demand: Demand | None) -> Iterator[Finding]:
 
 def _secrets(api: Api, namespace: str, demand: Demand | None) -> Iterator[Finding]:
     if demand is None:
-        return
+        demand = _installed(api, namespace)
     missing = [
         (name, purpose) for name, purpose in sorted(demand.secrets.items())
         if name and api.get(f"/api/v1/namespaces/{namespace}/secrets/{name}") is None
@@ -348,6 +349,14 @@ def _secrets(api: Api, namespace: str, demand: Demand | None) -> Iterator[Findin
         )  # fmt: skip
     if not missing and demand.secrets:
         yield Finding("secrets", "ok", f"{len(demand.secrets)} that are named are there")
+
+
+def _installed(api: Api, namespace: str) -> Demand:
+    """What a release that is there already names; nothing when there is none."""
+    path = f"/apis/apps/v1/namespaces/{namespace}/deployments?labelSelector={_OURS}"
+    return read(
+        {"apiVersion": "apps/v1", "kind": "Deployment", **each} for each in _items(api, path)
+    )
 
 
 def _classes(api: Api, demand: Demand | None) -> Iterator[Finding]:
@@ -366,7 +375,7 @@ def _pods(api: Api, namespace: str) -> Iterator[Finding]:
     """The pods of a release that is there already."""
     pods = _items(
         api,
-        f"/api/v1/namespaces/{namespace}/pods?labelSelector=app.kubernetes.io%2Fname%3Dparley",
+        f"/api/v1/namespaces/{namespace}/pods?labelSelector={_OURS}",
     )
     bad = [(pod, trouble) for pod in pods for trouble in _troubles(pod)]
     for pod, (told, mend) in bad:
