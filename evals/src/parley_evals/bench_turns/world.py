@@ -59,7 +59,7 @@ async def running_world(
             "PARLEY_GATEWAY_HOST": "127.0.0.1",
             "PARLEY_GATEWAY_LOG__LEVEL": "warning",
             "PARLEY_GATEWAY_HTTP__ENABLED": "false",
-            # As `parley up` and the chart have it: threads of BLAS on full cores wait for each other.
+            # As `parley up` has it: threads of BLAS wait for each other on full cores.
             "OMP_NUM_THREADS": "1",
         } | {
             f"PARLEY_GATEWAY_STAGES__{name.upper()}__ADDRESS": address
