@@ -109,9 +109,8 @@ def _manner(voice: str, rng: random.Random) -> Rendering:
 
 def _prompt(voice: str, rng: random.Random) -> tuple[str, NDArray[np.float32]]:
     """Some made-up sentences that together last 3 to 6 s."""
-    manner, text = _manner(voice, rng), phrase(rng)
     while True:
-        wave = render(text, manner).samples
-        if len(wave) >= 3 * RATE:
-            return text, wave[: 6 * RATE]
-        text = f"{text} {phrase(rng)}"
+        text = f"{phrase(rng)} {phrase(rng)}"
+        wave = render(text, _manner(voice, rng)).samples
+        if 3 * RATE <= len(wave) <= 6 * RATE:
+            return text, wave

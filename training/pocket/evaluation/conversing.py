@@ -75,7 +75,7 @@ async def turn(
                             found.first_audio_s = time.monotonic() - ended.at
                         chunks.append(np.frombuffer(event.message.content, "<i2"))
                     case "user_transcript":
-                        found.heard = event.message.text
+                        found.heard = event.message.stable_text
                     case "function_call":
                         arguments = json_format.MessageToDict(event.message.arguments)
                         found.calls.append((event.message.name, arguments))
