@@ -12,6 +12,7 @@ pytestmark = pytest.mark.unit
 
 SECRETS = {
     "PARLEY_ASR_CONTEXT_REDIS__URL": "rediss://user:secret@redis:6379/0",
+    "PARLEY_ASR_CONTEXT_REDIS__SENTINEL__PASSWORD": "watch",
     "PARLEY_GATEWAY_FUNCTIONS__REGISTERED": '[{"name": "weather", "description": "Of a place.",'
     ' "url": "https://tools.example.com/weather", "authorization": "Bearer secret"}]',
     "PARLEY_GATEWAY_FUNCTIONS__MCP_SERVERS": '[{"name": "crm", "authorization": "Bearer other",'
@@ -94,10 +95,10 @@ def test_the_kubelet_waits_longer_than_drain_and_pre_stop_together(service, vari
 
 
 def test_one_value_sets_every_drain(render, resolve):
-    rendered = render(values={"drainSeconds": 77})
+    rendered = render(values={"drainSeconds": 77, "preStopSeconds": 11})
     for service in SERVICES:
         assert resolve(rendered, service).drain_timeout_s == 77
-        assert rendered.service_pod(service)["spec"]["terminationGracePeriodSeconds"] == 77 + 5 + 5
+        assert rendered.service_pod(service)["spec"]["terminationGracePeriodSeconds"] == 77 + 11 + 5
 
 
 def paths_in(value):
