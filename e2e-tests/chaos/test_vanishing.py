@@ -1,8 +1,10 @@
 """Clients that are gone without closing."""
 
 import asyncio
+import os
 import signal
 import subprocess
+import sys
 import time
 from contextlib import AsyncExitStack
 
@@ -18,44 +20,52 @@ pytestmark = pytest.mark.chaos
 AT_ONCE = 25
 
 
-def vanish(rig, count):
-    """A process with so many clients is killed when each is in the middle of something."""
-    process = subprocess.Popen(
-        [*python("vanishing_clients.py"), rig.address, rig.page, str(count)],
-        stdout=subprocess.PIPE,
-        env={**rig.constellation.environment(), "PYTHONPATH": python_path()},
-    )
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n", "the clients did not get where they should"
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
+class Vanishing:
+    """Clients in processes of their own, killed when each is in the middle of something."""
 
+    def __init__(self, rig):
+        self._process = subprocess.Popen(
+            [*python("vanishing_clients.py"), rig.address, rig.page],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**rig.constellation.environment(), "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
 
-def python_path():
-    import sys
+    def __enter__(self):
+        return self
 
-    return ":".join(path for path in sys.path if path)
+    def __exit__(self, *_):
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+    def vanish(self, count):
+        self._process.stdin.write(f"{count}\n")
+        self._process.stdin.flush()
+        ready = self._process.stdout.readline().split()
+        assert ready[:1] == ["ready"], "the clients did not get where they should"
+        os.kill(int(ready[1]), signal.SIGKILL)
+        assert self._process.stdout.readline() == "gone\n"
 
 
 def test_clients_that_vanish_leave_nothing(rig, book, request):
     wanted = request.config.getoption("--vanish", 0)
-    # What fills up once is full before anything is counted.
-    vanish(rig, AT_ONCE)
-    until(lambda: rig.gauge("gateway", "parley_gateway_streams") == 0, 30, "no stream")
     expected = "no stream, call, task, place, lease or descriptor left"
-    with book.fault(rig, f"{wanted} clients gone without closing (SIGKILL)", expected) as row:
-        memory, began = rig.memory()["gateway"], time.monotonic()
-        for gone in range(0, wanted, AT_ONCE):
-            vanish(rig, min(AT_ONCE, wanted - gone))
-        seconds = time.monotonic() - began
-        grown = rig.memory()["gateway"] - memory
-        row.happened = (
-            f"{wanted} gone at every point of a conversation, gRPC and WebSocket, "
-            f"{wanted / seconds:.0f} a second; gateway {grown:+.0f} MB"
-        )
+    with Vanishing(rig) as clients:
+        # What fills up once is full before anything is counted.
+        clients.vanish(AT_ONCE)
+        until(lambda: rig.gauge("gateway", "parley_gateway_streams") == 0, 30, "no stream")
+        with book.fault(rig, f"{wanted} clients gone without closing (SIGKILL)", expected) as row:
+            memory, began = rig.memory()["gateway"], time.monotonic()
+            for gone in range(0, wanted, AT_ONCE):
+                clients.vanish(min(AT_ONCE, wanted - gone))
+            seconds = time.monotonic() - began
+            grown = rig.memory()["gateway"] - memory
+            row.happened = (
+                f"{wanted} gone at every point of a conversation, gRPC and WebSocket, "
+                f"{wanted / seconds:.0f} a second; gateway {grown:+.0f} MB"
+            )
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
-"""Clients that will be gone without closing: run by the suite, which kills this process.
+"""Clients that will be gone without closing: run by the suite, which kills them.
 
-``vanishing_clients.py GATEWAY PAGE COUNT`` opens COUNT conversations, each on a connection of its
-own, brings each to another point of a conversation, prints ``ready``, and waits to be killed.
+``vanishing_clients.py GATEWAY PAGE`` reads counts, one a line. For each it forks a process that
+opens so many conversations, each on a connection of its own, brings each to another point of a
+conversation, prints ``ready PID``, and waits to be killed; then it prints ``gone``.
 """
 
 import asyncio
 import base64
 import json
+import os
 import sys
 
 import aiohttp
@@ -92,8 +94,14 @@ async def main(address: str, page: str, count: int) -> None:
                 connect(page, ready) if over_socket else converse(address, number, ready)
             )
         await ready.wait()
-        print("ready", flush=True)
+        print("ready", os.getpid(), flush=True)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+    # Nothing of gRPC has begun here, so a fork is as good as a new process and costs no imports.
+    for line in sys.stdin:
+        child = os.fork()
+        if not child:
+            asyncio.run(main(sys.argv[1], sys.argv[2], int(line)))
+        os.waitpid(child, 0)
+        print("gone", flush=True)
