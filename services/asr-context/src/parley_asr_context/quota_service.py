@@ -121,17 +121,16 @@ def _limits(limits: quota_pb2.QuotaLimits) -> Limits:
             "max_sessions is negative", field="limits.max_sessions", reason="LIMIT_INVALID"
         )
     return Limits(
-        _bucket(limits, "session_starts"),
-        _bucket(limits, "audio_in"),
-        _bucket(limits, "audio_out"),
+        _bucket(limits.session_starts, "session_starts")
+        if limits.HasField("session_starts")
+        else None,
+        _bucket(limits.audio_in, "audio_in") if limits.HasField("audio_in") else None,
+        _bucket(limits.audio_out, "audio_out") if limits.HasField("audio_out") else None,
         limits.max_sessions if limits.HasField("max_sessions") else None,
     )
 
 
-def _bucket(limits: quota_pb2.QuotaLimits, name: str) -> Bucket | None:
-    if not limits.HasField(name):
-        return None
-    told: quota_pb2.TokenBucket = getattr(limits, name)
+def _bucket(told: quota_pb2.TokenBucket, name: str) -> Bucket:
     for part, value in (
         ("refill_per_second", told.refill_per_second),
         ("capacity", told.capacity),

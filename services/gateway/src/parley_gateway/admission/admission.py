@@ -80,9 +80,9 @@ class Admission:
         metrics.COUNTED_TOGETHER.set(1)
         for tenant in settings.tenants:
             account = Account(settings.limits(tenant), settings.slot_ttl_s, self._serials)
-            for quota, bucket in account.buckets.items():
-                limit = bucket.level(time.monotonic())
-                metrics.LIMIT.labels(tenant, quota.name.lower()).set(limit)
+            for limited, bucket in account.buckets.items():
+                full = bucket.level(time.monotonic())
+                metrics.LIMIT.labels(tenant, limited.name.lower()).set(full)
 
     def check_cloning(self, tenant: str) -> None:
         """Refuses a tenant that may not clone voices.
