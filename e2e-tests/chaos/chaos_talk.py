@@ -104,6 +104,13 @@ class Talk:
                 failed += 1
                 await asyncio.sleep(done.error.retry_delay.ToNanoseconds() / 1e9)
 
+    async def rest(self) -> None:
+        """Says nothing more, and waits for the end: all is written down then."""
+        await self.conversation.finish()
+        with suppress(EOFError):
+            while True:
+                await self.next()
+
     def of(self, kind: str, response_id: str = "") -> list[Any]:
         return [
             each.message

@@ -60,7 +60,7 @@ async def test_of_two_clients_with_one_handle_one_goes_on(rig, book, where):
             (talk,) = living
             done = await talk.answer("Second.")
             assert done.message.status in ENDED
-            await talk.conversation.finish()
+            await talk.rest()
             turns = await one.turns(session)
             assert [each.user_text for each in turns] == ["First.", "Second."]
         row.happened = f"one went on, the other got {lost[0]}; 2 turns in the history"

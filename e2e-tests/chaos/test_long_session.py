@@ -40,7 +40,7 @@ async def test_memory_does_not_grow_with_the_length_of_a_session(rig, book, requ
                 await send(talk, quiet, 5 * FRAME)
                 talk.seen.clear()
                 rss.append(rig.memory())
-            await talk.conversation.finish()
+            await talk.rest()
             kept = len(await client.turns(talk.session))
         speed = minutes * 60 / (time.monotonic() - began)
         slopes = {name: slope([each[name] for each in rss]) for name in rss[0]}

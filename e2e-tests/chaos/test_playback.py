@@ -38,7 +38,7 @@ async def test_reports_that_are_doubled_and_shuffled_count_once(rig, book):
             assert told == pytest.approx(heard, abs=0.002)
             again = await talk.answer("Go on.")
             assert again.message.status in ENDED
-            await talk.conversation.finish()
+            await talk.rest()
             first = (await client.turns(talk.session))[0]
             assert first.heard_text == cut.message.heard_text
             assert talk.text(done.response_id).startswith(first.heard_text)

@@ -42,7 +42,7 @@ async def test_no_acknowledged_turn_is_lost_when_redis_is_away(rig, book, how):
             await talk.recovered()
             recovery_s = time.monotonic() - back
             answered.append(await talk.answer("After."))
-            await talk.conversation.finish()
+            await talk.rest()
             kept = await _kept(client, talk.session, {each.turn_id for each in answered})
             row.happened = (
                 f"{len(answered)} answered, {failed} failed typed, good again after "
