@@ -96,6 +96,9 @@ class World:
         self.sent = {}
         self.play_end = {}
         self.reported = set()
+        self.told = {}
+        self.stopped = {}
+        self.talking = False
         self.calls = {}
         self.cancelled = set()
         self.cancelled_calls = {}
@@ -186,8 +189,13 @@ class World:
             case fx.CancelReply(key):
                 self.running.remove(key)
                 self.cancelled.add(key)
+            case fx.TellActivity(_, started):
+                assert started is not self.talking, "activity begins or ends twice"
+                self.talking = started
             case fx.TellInterruption(key, cause, heard):
                 assert key == self.audible
+                assert heard == pytest.approx(self.heard_of(key)), "not what was heard"
+                self.stopped[key] = heard
                 assert 0 <= heard <= self.sent.get(key, 0) + 1e-9, "heard more than was sent"
                 self.audible = None
                 if cause is fx.Cause.USER_SPEECH:
@@ -195,8 +203,9 @@ class World:
             case fx.CompleteResponse(key):
                 assert key not in self.completed, "a reply ended twice"
                 self.completed.append(key)
-            case fx.RecordTurn(key, _, heard):
-                assert heard is None or heard <= self.sent.get(key, 0) + 1e-9
+            case fx.RecordTurn(key, status, heard):
+                wanted = self.sent.get(key, 0) if status is fx.Status.FAILED else None
+                assert heard == self.stopped.get(key, wanted), "history is not what was heard"
                 self.recorded.add(key)
             case fx.RequestCall(reply, call):
                 assert reply == self.audible, "a call for a reply that is not given"
@@ -210,6 +219,11 @@ class World:
                 assert asked[0] == key
             case fx.WakeAt(at):
                 self.wake = at
+
+    def heard_of(self, key):
+        """What the client said that it played, or what plays since it left."""
+        left = max(0.0, self.play_end.get(key, 0.0) - self.latest)
+        return self.told.get(key, max(0.0, self.sent.get(key, 0) - left))
 
     def rest_of(self, key, heard):
         """What left of a reply and was not heard: outputs, and how much of each to skip."""
@@ -309,6 +323,8 @@ class World:
                 keys = list(reversed(self.attempt_of))
                 if given_[0] < len(keys):
                     self.reported.add(keys[given_[0]])
+                    if keys[given_[0]] == self.audible:
+                        self.report(self.audible, given_[1])
                     self.feed(ev.PlaybackReported(keys[given_[0]].response_id, *given_[1:]))
             case _ if given_[0] < len(self.attempts):
                 self.act_as_attempt(kind, self.attempts[given_[0]], given_[1:])
@@ -331,6 +347,12 @@ class World:
             case "fail":
                 self.running.discard(key)
                 self.feed(ev.ReplyFailed(key, Problem(14, given_[0], "gone")))
+
+    def report(self, key, offset):
+        """Reports come twice and out of order: the furthest counts, as far as it was sent."""
+        self.latest = max(self.latest, self.now)
+        played = min(max(0.0, offset), self.sent.get(key, 0))
+        self.told[key] = max(played, self.told.get(key, 0.0))
 
     def run(self, steps):
         for seconds, action in steps:
@@ -358,3 +380,5 @@ def test_whatever_happened_the_conversation_comes_to_rest(steps, rules):
     assert world.controller.state is State.SILENCE
     assert world.controller.settled
     assert set(world.completed) == set(world.attempt_of)
+    assert not world.calls, "a call that nobody answers or ends"
+    assert not world.interrupted or world.audible is None
