@@ -2,9 +2,9 @@
 
 Trains the serving module itself. Its convolutions run as two-dimensional ones, in bfloat16 where
 that is quick; weight norm is not needed. The f0 predictor learns beside it; the last quarter of
-the steps listens to its pitch instead of the measured one, as serving does. A second run (`--begin`,
-`--flow`) goes on with half of the mels as the flow makes them from tokens: smoother than those of
-recordings, and what serving gives it.
+the steps listens to its pitch instead of the measured one, as serving does. A second run (`--begin`
+and `--flow`) goes on with half of the mels as the flow makes them from tokens: smoother than those
+of recordings, and what serving gives it.
 """
 
 import argparse
