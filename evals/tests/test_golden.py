@@ -2,14 +2,17 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from parley_evals.golden.__main__ import main
 from parley_evals.golden.case import GoldenCase
 from parley_evals.golden.runner import discover, run
+from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN = ROOT / "evals" / "golden"
@@ -74,6 +77,119 @@ def test_a_case_that_raises_fails(merge_case: Path) -> None:
     (check,) = run(GoldenCase(merge_case))
     assert not check.passed
     assert "FileNotFoundError" in check.quantity
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A copy of the repository's cases, to damage."""
+    return Path(shutil.copytree(OWN, tmp_path / "golden", ignore=shutil.ignore_patterns("recipe")))
+
+
+def failures(folder: Path) -> list[str]:
+    return [check.quantity for check in run(GoldenCase(folder)) if not check.passed]
+
+
+@pytest.mark.golden
+def test_a_checkpoint_in_shards_passes(own: Path) -> None:
+    checkpoint = own / "step1_lm" / "checkpoint"
+    tensors = load_file(checkpoint / "model.safetensors")
+    (checkpoint / "model.safetensors").unlink()
+    places = {}
+    for number in range(3):
+        shard = f"model-0000{number + 1}-of-00003.safetensors"
+        part = {name: tensors[name] for name in sorted(tensors)[number::3]}
+        save_file(part, checkpoint / shard)
+        places |= dict.fromkeys(part, shard)
+    index = checkpoint / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": places}))
+    assert failures(own / "step1_lm") == []
+    (checkpoint / "model-00002-of-00003.safetensors").unlink()
+    (told,) = failures(own / "step1_lm")
+    assert "model-00002-of-00003.safetensors: missing" in told
+
+
+@pytest.mark.golden
+def test_both_weight_norm_styles_pass(own: Path) -> None:
+    file = own / "decoder" / "hift.pt"
+    styles = {"parametrizations.weight.original0": "weight_g"}
+    styles["parametrizations.weight.original1"] = "weight_v"
+    stored = torch.load(file, weights_only=True)
+    for new, legacy in styles.items():
+        stored = {name.replace(new, legacy): tensor for name, tensor in stored.items()}
+    assert any(name.endswith("weight_g") for name in stored)
+    torch.save(stored, file)
+    assert failures(own / "hift") == []
+
+
+@pytest.mark.golden
+def test_a_case_of_stereo_signals_with_dots_in_their_names_passes(own: Path) -> None:
+    for kind in ("waveform", "linguistic_tokenizer"):
+        folder = own / kind
+        text = (folder / "case.json").read_text()
+        old, new = ("stereo", "stereo_0.25s") if kind == "waveform" else ("speech", "speech_1.5s")
+        (folder / "case.json").write_text(text.replace(f'"{old}"', f'"{new}"'))
+        for name in ("inputs", "outputs"):
+            with np.load(folder / f"{name}.npz") as arrays:
+                renamed = {key.replace(f"{old}.", f"{new}."): arrays[key] for key in arrays.files}
+            np.savez(folder / f"{name}.npz", **renamed)
+        if kind != "waveform":
+            sessions = (folder / "streams.json").read_text()
+            (folder / "streams.json").write_text(sessions.replace(f'"{old}"', f'"{new}"'))
+        assert failures(folder) == []
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize(
+    ("case", "damage", "wanted"),
+    [
+        ("hift", "decoder/hift.pt", "hift.pt: no such file"),
+        ("flow", "decoder/cosyvoice.yaml", "cosyvoice.yaml"),
+        ("token_to_wav", "decoder", "the checkpoint ../decoder is missing"),
+        ("semantic_tokenizer", "semantic_tokenizer/checkpoint", "no checkpoint"),
+        ("step1_lm", "step1_lm/checkpoint/config.json", "config.json does not exist"),
+        ("linguistic_tokenizer", "linguistic_tokenizer/streams.json", "streams.json"),
+        ("waveform", "waveform/outputs.npz", "outputs.npz is missing"),
+        ("flow", "flow/outputs.npz", "outputs.npz"),
+        ("hift", "hift/inputs.npz", "not compared"),
+        ("hift", "hift/case.json", "case.json"),
+    ],
+)
+def test_a_missing_file_is_a_row_that_names_it(
+    own: Path, case: str, damage: str, wanted: str, capfd: pytest.CaptureFixture
+) -> None:
+    path = own / damage
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    told = failures(own / case)
+    assert told
+    assert re.search(wanted, told[0])
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize(
+    ("case", "damage"),
+    [
+        ("hift", "decoder/hift.pt"),
+        ("flow", "flow/inputs.npz"),
+        ("semantic_tokenizer", "semantic_tokenizer/checkpoint/speech_tokenizer_v1.onnx"),
+        ("linguistic_tokenizer", "linguistic_tokenizer/checkpoint/linguistic_tokenizer.npy"),
+        ("step1_lm", "step1_lm/checkpoint/model.safetensors"),
+        ("token_merge", "token_merge/case.json"),
+    ],
+)
+def test_a_truncated_file_is_one_row_that_names_it(own: Path, case: str, damage: str) -> None:
+    path = own / damage
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    (told,) = failures(own / case)
+    assert path.name in told
+
+
+@pytest.mark.golden
+def test_the_checkpoint_of_another_case_is_a_row_that_names_a_tensor(own: Path) -> None:
+    stored = torch.load(own / "decoder" / "flow.pt", weights_only=True)
+    torch.save(stored, own / "decoder" / "hift.pt")
+    (told,) = failures(own / "hift")
+    assert "hift.pt: conv_post.bias: missing" in told
 
 
 @pytest.mark.unit

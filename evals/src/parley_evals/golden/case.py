@@ -2,6 +2,7 @@
 
 import json
 import re
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+
+class CaseError(ValueError):
+    """A case folder is not whole; one line says what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,21 @@ class GoldenCase:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.name = folder.name
-        self.meta: dict[str, Any] = json.loads((folder / "case.json").read_text())
+
+    @cached_property
+    def meta(self) -> dict[str, Any]:
+        """What case.json says.
+
+        Raises:
+            CaseError: it is not a JSON object.
+        """
+        try:
+            meta = self.table("case.json")
+        except ValueError as error:
+            raise CaseError(f"case.json is not JSON: {error}") from error
+        if not isinstance(meta, dict):
+            raise CaseError("case.json holds no object")
+        return meta
 
     @cached_property
     def inputs(self) -> dict[str, NDArray[Any]]:
@@ -75,29 +94,46 @@ class GoldenCase:
     def _arrays(self, name: str) -> dict[str, NDArray[Any]]:
         if not (self.folder / f"{name}.npz").is_file():
             return {}
-        with np.load(self.folder / f"{name}.npz", allow_pickle=False) as arrays:
-            return {key: arrays[key] for key in arrays.files}
+        try:
+            with np.load(self.folder / f"{name}.npz", allow_pickle=False) as arrays:
+                return {key: arrays[key] for key in arrays.files}
+        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise CaseError(f"{name}.npz is truncated or not arrays: {error}") from error
 
     def table(self, name: str) -> Any:
         """The JSON file `name` beside case.json."""
         return json.loads((self.folder / name).read_text())
 
     def tolerance(self, key: str) -> float:
-        """A tolerance that case.json states."""
-        return float(self.meta["tolerance"][key])
+        """A tolerance that case.json states.
+
+        Raises:
+            CaseError: it states none.
+        """
+        tolerance = self.meta.get("tolerance")
+        if not isinstance(tolerance, Mapping) or key not in tolerance:
+            raise CaseError(f"case.json states no tolerance {key}")
+        return float(tolerance[key])
 
     def checkpoint(self, index: int = 0) -> Path:
         """The checkpoint folder.
 
         `checkpoint/` beside case.json, or what its `checkpoint` entry names first.
+
+        Raises:
+            CaseError: there is neither, or nothing lies where the entry points.
         """
         own = self.folder / "checkpoint"
         if own.is_dir():
             return own
-        named = self.meta["checkpoint"]
-        text = named[index] if isinstance(named, list) else named
-        relative = re.split(r"[\s(]", text.strip(), maxsplit=1)[0]
+        named = self.meta.get("checkpoint", [])
+        texts = named if isinstance(named, list) else [named]
+        if index >= len(texts):
+            raise CaseError("no checkpoint: neither a folder beside case.json nor an entry in it")
+        relative = re.split(r"[\s(]", texts[index].strip(), maxsplit=1)[0]
         path = (self.folder / relative).resolve()
+        if not path.exists():
+            raise CaseError(f"the checkpoint {relative} is missing")
         return path.parent if path.is_file() else path
 
     def wav(self, key: str) -> tuple[NDArray[np.float32], int]:

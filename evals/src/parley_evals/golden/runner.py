@@ -4,7 +4,7 @@ The kind of a case is told by what its case.json says the reference ran, so fold
 name.
 """
 
-import traceback
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +24,8 @@ from parley_evals.golden import (
     waveform,
 )
 from parley_evals.golden.case import Check, Comparison, GoldenCase
+
+_log = logging.getLogger(__name__)
 
 # First match wins: the function that a kind of case, and no earlier one, runs in the reference.
 KINDS: tuple[tuple[str, Comparison], ...] = (
@@ -56,7 +58,9 @@ def discover(root: Path) -> list[GoldenCase]:
 
 def comparison(case: GoldenCase) -> Comparison | None:
     """The comparison for a case, or None for a kind that Parley does not know."""
-    what = " | ".join(case.meta.get("reference", {}).get("what", []))
+    reference = case.meta.get("reference")
+    told = reference.get("what", []) if isinstance(reference, dict) else []
+    what = told if isinstance(told, str) else " | ".join(map(str, told))
     return next((compare for mark, compare in KINDS if mark in what), None)
 
 
@@ -65,14 +69,29 @@ def run(case: GoldenCase) -> Iterator[Check]:
 
     An unknown kind or an exception is a failed check, never a skipped one.
     """
-    compare = comparison(case)
-    if compare is None:
-        yield Check(case.name, "kind of case is not known", np.inf, 0.0)
-        return
+    compared = False
     try:
-        yield from compare(case)
+        compare = comparison(case)
+        if compare is None:
+            yield Check(case.name, "kind of case is not known", np.inf, 0.0)
+            return
+        for check in compare(case):
+            compared = True
+            yield check
         for key in case.outputs.unseen:
             yield Check(case.name, f"{key}: not compared", np.inf, 0.0)
+        if case.inputs and not case.outputs:
+            yield Check(case.name, "outputs.npz is missing or empty", np.inf, 0.0)
+        elif not compared:
+            yield Check(case.name, "nothing to compare: no inputs", np.inf, 0.0)
     except Exception as error:
-        traceback.print_exc()
-        yield Check(case.name, f"{type(error).__name__}: {error}"[:120], np.inf, 0.0)
+        # Whatever a damaged case or another checkpoint does to the serving code is a failed row.
+        _log.debug("%s failed", case.name, exc_info=True)
+        yield Check(case.name, _told(error), np.inf, 0.0)
+
+
+def _told(error: Exception) -> str:
+    """One line; what was looked up and not found does not tell by itself."""
+    text = " ".join(str(error).split())
+    missing = isinstance(error, KeyError)
+    return f"{type(error).__name__}: {'no entry ' if missing else ''}{text}"[:240]
