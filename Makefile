@@ -5,7 +5,7 @@ python := .venv/bin/python
 buf := node_modules/.bin/buf
 GOLDEN ?= ../shared/golden
 
-.PHONY: chaos e2e-rig e2e-kind help setup setup-vllm demo up down test test-vllm e2e golden bench bench-turns eval-pocket lint format types proto buf-lint buf-breaking images helm-schema helm-test clean
+.PHONY: chaos e2e-rig e2e-kind help setup setup-vllm demo up down test test-vllm e2e golden bench bench-turns bench-turns-pipecat eval-pocket lint format types proto buf-lint buf-breaking images helm-schema helm-test clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-zA-Z0-9_-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -52,6 +52,9 @@ bench: setup ## Performance ratios, each printed with its environment
 eval-pocket: setup ## Measure the pocket weights through running services: make eval-pocket ARGS="--questions 60 --seed 7"
 	@scripts/eval-pocket.sh $(ARGS)
 
+bench-turns-pipecat: setup ## The same users on the gateway and on Pipecat, which gets .venv-pipecat (1 GB)
+	@scripts/bench-turns-pipecat.sh
+
 bench-turns: setup ## Latency, conversations held, barge-in, gap and speculation on simulated stages
 	@$(python) -m parley_evals.bench_turns
 
@@ -89,4 +92,4 @@ helm-test: setup ## Test the chart and the images' recipes; no cluster is needed
 
 clean: ## Stop what runs here; remove .venv, local state, demo output
 	@[ ! -x .venv/bin/parley ] || .venv/bin/parley down || true
-	@rm -rf .venv .venv-vllm .parley demo-output node_modules
+	@rm -rf .venv .venv-vllm .venv-pipecat .parley demo-output node_modules

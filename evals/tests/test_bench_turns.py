@@ -22,6 +22,7 @@ from parley_evals.bench_turns.frames import (
     stamp,
 )
 from parley_evals.bench_turns.load import Caller, Plan, audio_prefix, setup
+from parley_evals.bench_turns.pipecat import first_sounds
 from parley_evals.bench_turns.runs import conversation, to_client
 from parley_evals.bench_turns.speech import SpokenTurn, User, make_interrupter, make_user
 
@@ -144,3 +145,8 @@ def test_users_say_what_their_labels_tell():
     other = make_interrupter(speech, 30, 1, listen_s=2.5, every_s=4)
     begins = round(other.turns[0].begins * 16_000)
     assert np.abs(other.pcm[begins - 2 * 16_000 : begins]).max() < 50 < other.pcm[begins]
+
+
+def test_of_a_peer_reply_only_the_first_sound_counts():
+    events = [[1.5, "audio", 1.0], [1.9, "audio", 1.001], [9.2, "audio", 9.0], [9.9, "lost", ""]]
+    assert first_sounds(events) == [(1.5, 1.0), (9.2, 9.0)]

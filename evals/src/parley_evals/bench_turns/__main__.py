@@ -2,7 +2,7 @@
 
 Pieces: `latency` (what the stack adds to a frame, stages at zero latency), `sessions` (how many are
 held), `barge-in`, `speculation` (stages at the pace of 4xH800), `policies` (labelled pauses, no
-processes). Each prints its environment and its table, from one run. Nothing here is asserted.
+processes). `pipecat` runs by name only, see `scripts/bench-turns-pipecat.sh`. Each prints its environment and its table, from one run. Nothing here is asserted.
 """
 
 import argparse
@@ -23,11 +23,13 @@ from rich.table import Table
 from parley_evals.bench import environment
 from parley_evals.bench_turns.figures import barge_ins, quantile, saved, turn_taking
 from parley_evals.bench_turns.load import Caller
+from parley_evals.bench_turns.pipecat import run_peer
 from parley_evals.bench_turns.runs import Outcome, run
 from parley_evals.bench_turns.speech import User, make_interrupter, make_user, read_speech
 from parley_evals.bench_turns.world import running_world
 
 PIECES = ("latency", "sessions", "barge-in", "speculation", "policies")
+PEER = "pipecat"
 EAGERNESS = ("LOW", "MEDIUM", "HIGH", "AUTO")
 _ANSWER_S = 6.0
 _RECORDING = Path(__file__).parents[4] / "e2e-tests" / "data" / "question.wav"
@@ -133,6 +135,30 @@ class Bench:
             f"{len(outcome.notices)}, lost: {outcome.lost}",
         )
 
+    async def pipecat(self) -> None:
+        """The same users on the gateway and on a Pipecat bot, in turns."""
+        table = Table(
+            *("conversations", "on", "user's frame p50 ms", "p99 ms", "late p99 ms"),
+            *("reply's sound p50 ms", "p99 ms", "CPU ms a s and conversation", "lost"),
+            title="Stages without delay: the gateway and Pipecat",
+        )
+        async with running_world(self._weights, "zero") as world:
+            for count in self._options.sessions:
+                users = self._users(count)
+                own = await run(world, users, [Caller(speculation=False)] * count)
+                peer = await run_peer(self._options.pipecat_python, users)
+                for name, outcome, sound, cpu in (
+                    ("gateway", own, own.to_client, own.cpu.gateway),
+                    ("Pipecat", peer, peer.first_sound, peer.cpu),
+                ):
+                    table.add_row(
+                        *(str(count), name, _ms(quantile(outcome.to_stage, 0.5))),
+                        *(_ms(quantile(each, 0.99)) for each in (outcome.to_stage, outcome.late)),
+                        *(_ms(quantile(sound, share)) for share in (0.5, 0.99)),
+                        *(f"{cpu / count * 1e3:.1f}", str(outcome.lost)),
+                    )
+        self._print(table, f"{self._options.seconds:g} s each, one after the other")
+
     async def policies(self) -> None:
         """Dead air against false cut-offs."""
         print_policies()
@@ -176,12 +202,17 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--weights", type=Path, help="root of weights; default: seeded ones")
     parser.add_argument("--seconds", type=float, default=40.0, help="length of a run")
     parser.add_argument("--sessions", type=int, nargs="+", default=[50, 100])
+    parser.add_argument(
+        "--pipecat-python", type=Path, help="interpreter of Pipecat, for the piece `pipecat`"
+    )
     parser.add_argument("--users", type=int, default=6, help="different users of `speculation`")
     options = parser.parse_args(arguments)
-    unknown = [name for name in options.names if name not in PIECES]
+    unknown = [name for name in options.names if name not in (*PIECES, PEER)]
     if unknown:
         parser.error(f"no piece {unknown[0]}; there are {', '.join(PIECES)}")
     configure_logging(LogSettings(level="warning"), service="stages")
+    if PEER in options.names and options.pipecat_python is None:
+        parser.error("`pipecat` needs --pipecat-python; scripts/bench-turns-pipecat.sh has one")
     console = Console(width=None if sys.stdout.isatty() else 180, highlight=False)
     for line in environment.describe():
         console.print(line)
