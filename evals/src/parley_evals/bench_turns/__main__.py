@@ -2,7 +2,8 @@
 
 Pieces: `latency` (what the stack adds to a frame, stages at zero latency), `sessions` (how many are
 held), `barge-in`, `speculation` (stages at the pace of 4xH800), `policies` (labelled pauses, no
-processes). `pipecat` runs by name only, see `scripts/bench-turns-pipecat.sh`. Each prints its environment and its table, from one run. Nothing here is asserted.
+processes). `pipecat` runs by name only, see `scripts/bench-turns-pipecat.sh`. Each prints its
+table, from one run, under the environment. Nothing here is asserted.
 """
 
 import argparse

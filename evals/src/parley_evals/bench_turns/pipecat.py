@@ -1,7 +1,7 @@
 """The same users on a Pipecat bot, which lives in a virtual environment of its own.
 
-Contract: `run_peer` starts `evals/pipecat/peer.py` with the given interpreter, lets the users talk to
-it, and tells the same figures as `runs.run` does of the gateway. What differs is told in
+Contract: `run_peer` starts `evals/pipecat/peer.py` with the given interpreter, lets the users talk
+to it, and tells the same figures as `runs.run` does of the gateway. What differs is told in
 docs/performance.md: there, stages are a processor in the same process, so a frame has one hop less.
 """
 
