@@ -2,6 +2,7 @@ import asyncio
 
 import grpc
 import pytest
+from grpc._cython import cygrpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from parley.tokenizer.v1 import tokenizer_pb2 as pb
@@ -85,6 +86,13 @@ async def test_details_arrive(servicer, error, attribute, value):
     async with live(servicer) as channel, rpc_fails("R") as raised:
         await ask(channel)
     assert getattr(raised.error, attribute) == value
+
+
+async def test_a_message_to_a_caller_that_has_gone_is_no_defect(servicer, capsys):
+    servicer.on_tokenize = raises(ExceptionGroup("g", [cygrpc.ExecuteBatchError("x")]))
+    async with live(servicer) as channel, rpc_fails("CANCELLED"):
+        await ask(channel)
+    assert "rpc_crashed" not in capsys.readouterr().out
 
 
 async def test_the_text_of_a_defect_stays_inside(servicer, capsys):

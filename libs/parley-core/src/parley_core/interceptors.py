@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 import structlog
+from grpc._cython import cygrpc  # type: ignore[attr-defined]
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 
@@ -277,15 +278,19 @@ class RpcEdge(grpc.aio.ServerInterceptor):
             typed = Unimplemented(
                 f"this server does not offer {call.method}", reason="METHOD_NOT_OFFERED"
             )
+        leaves = _leaves(error)
+        if typed is None and all(isinstance(each, cygrpc.InternalError) for each in leaves):
+            # A message was written just as the caller vanished, before its call was cancelled.
+            typed = Cancelled("the caller is gone")
         if typed is None:
             typed = Internal("an internal error; the server's log has its cause", reason="INTERNAL")
             # Only where, not what: the text of an exception may quote a user.
             _log.error(
                 "rpc_crashed",
-                error_type=type(error).__name__,
+                error_type=" ".join(sorted({type(each).__name__ for each in leaves})),
                 where=[
                     f"{f.filename}:{f.lineno} {f.name}"
-                    for f in traceback.extract_tb(error.__traceback__)
+                    for f in traceback.extract_tb(leaves[0].__traceback__)
                 ][-8:],
             )
         elif isinstance(typed, DeadlineExceeded) and _is_late(context):
@@ -311,6 +316,13 @@ class RpcEdge(grpc.aio.ServerInterceptor):
             reason=call.reason,
             seconds=round(seconds, 6),
         )
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    """The errors that an error is made of."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for each in error.exceptions for leaf in _leaves(each)]
+    return [error]
 
 
 def _taking_no_calls(reason: str) -> Unavailable:
