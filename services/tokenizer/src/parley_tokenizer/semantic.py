@@ -145,7 +145,10 @@ class SpeechTokenizer:
         self, session: Any, features: npt.NDArray[np.float32], first_position: int = 0
     ) -> Codes:
         length = np.array([features.shape[2]], dtype=np.int32)
-        given = {self._names[0]: np.ascontiguousarray(features), self._names[1]: length}
+        given: dict[str, npt.NDArray[Any]] = {
+            self._names[0]: np.ascontiguousarray(features),
+            self._names[1]: length,
+        }
         if self._placed:
             given[INPUT_NAME] = np.array([first_position], dtype=np.int64)
         elif first_position:
