@@ -1,5 +1,7 @@
 """What StreamingConverse refuses, and that it goes on working."""
 
+import math
+
 import pytest
 from gateway_talk import pcm_format, setup, talking
 from parley.audio.v1 import audio_pb2
@@ -70,6 +72,18 @@ WRONG = {
     "activity": ({"activity": pb.ActivitySignal(type=1)}, "ACTIVITY_NOT_MANUAL"),
     "cancel": ({"cancel_response": pb.CancelResponse(response_id="x")}, "RESPONSE_NOT_ACTIVE"),
     "function result": ({"function_result": pb.FunctionResult(call_id="x")}, "CALL_UNKNOWN"),
+    "result that is no JSON": (
+        {"function_result": pb.FunctionResult(call_id="x", output={"number_value": math.inf})},
+        "JSON_INVALID",
+    ),
+    "duration out of its range": (
+        {
+            "update_setup": pb.UpdateSetup(
+                config={"turn_policy": {"end_of_turn_silence": {"nanos": 2**31 - 1}}}
+            )
+        },
+        "JSON_INVALID",
+    ),
     "mask": (
         {"update_setup": pb.UpdateSetup(update_mask={"paths": ["nothing"]})},
         "MASK_INVALID",

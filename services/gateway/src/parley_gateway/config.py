@@ -7,7 +7,7 @@ set in one shows the one below, lists are replaced as a whole. It is kept with t
 import re
 from typing import Any
 
-from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
+from google.protobuf.json_format import Error, MessageToDict, ParseDict, ParseError
 from parley.conversation.v1 import conversation_pb2
 from parley_core.errors import InvalidArgument
 
@@ -48,7 +48,7 @@ def check_config(config: ConversationConfig, *, field: str, max_text_chars: int)
         max_text_chars: Longest persona.
 
     Raises:
-        InvalidArgument: Names the wrong field.
+        InvalidArgument: Names the wrong field, or cannot be kept as JSON.
     """
     check_text(config.system_prompt, f"{field}.system_prompt", max_text_chars)
     if len(config.style_tags) > _MAX_TAGS:
@@ -77,6 +77,11 @@ def check_config(config: ConversationConfig, *, field: str, max_text_chars: int)
     if policy.HasField("end_of_turn_silence") and not 0.1 <= seconds(silence) <= 10:
         path = f"{field}.turn_policy.end_of_turn_silence"
         raise _wrong("the silence that ends a turn is 0.1 to 10 s", path, "SILENCE")
+    try:
+        to_json(config)
+    except (Error, ValueError):
+        message = "the config holds a duration or a number that JSON has no form for"
+        raise InvalidArgument(message, field=field, reason="JSON_INVALID") from None
 
 
 def check_text(text: str, field: str, longest: int) -> None:

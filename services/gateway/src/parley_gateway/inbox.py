@@ -9,6 +9,7 @@ from typing import Protocol
 
 from parley.conversation.v1 import conversation_pb2
 from parley_core.errors import FailedPrecondition, InvalidArgument, ParleyError
+from parley_core.json_values import plain_json
 
 from parley_gateway import config as conversation_config
 from parley_gateway.config import ConversationConfig
@@ -16,7 +17,7 @@ from parley_gateway.microphone import Microphone
 from parley_gateway.settings import GatewaySettings
 from parley_gateway.tools.toolbox import Toolbox
 from parley_gateway.turns import events as ev
-from parley_gateway.wire import from_json_value, seconds
+from parley_gateway.wire import seconds
 
 Request = conversation_pb2.StreamingConverseRequest
 
@@ -141,7 +142,11 @@ class Inbox:
     def _on_result(self, told: conversation_pb2.FunctionResult) -> None:
         match told.WhichOneof("result"):
             case "output":
-                output = from_json_value(told.output)
+                try:
+                    output = plain_json(told.output, field="function_result.output")
+                except InvalidArgument as error:
+                    self._session.notice(error)
+                    return
             case "error":
                 output = {"error": told.error.message or told.error.reason or "it failed"}
             case _:

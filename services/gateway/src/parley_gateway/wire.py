@@ -46,8 +46,3 @@ def from_struct(message: Struct) -> dict[str, Any]:
 def json_value(value: Any) -> Value:
     """Writes any JSON value."""
     return ParseDict(value, Value())
-
-
-def from_json_value(message: Value) -> Any:
-    """Reads any JSON value."""
-    return MessageToDict(message)
