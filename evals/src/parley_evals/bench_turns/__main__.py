@@ -99,7 +99,11 @@ class Bench:
         table = Table("from onset", "n", "p50 ms", "p95 ms", "p99 ms", "reach", title="Barge-in")
         _row(table, "to the last sound of the reply", last, "p95 150")
         _row(table, "to the word that it is cut off", told, "")
-        self._print(table, f"{len(users)} conversations, {self._options.seconds:g} s, 4xH800")
+        self._print(
+            table,
+            f"{len(users)} conversations, {self._options.seconds:g} s, 4xH800; "
+            f"{_cost(outcome, len(users))}",
+        )
 
     async def speculation(self) -> None:
         """Gap, commits and savings over eagerness, with and without speculation, in one run."""

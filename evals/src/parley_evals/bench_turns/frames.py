@@ -61,4 +61,4 @@ def stamp(samples: npt.NDArray[np.float32], now: float) -> None:
 def read_stamp(content: bytes) -> float:
     """The time that `stamp` wrote, from PCM_S16LE."""
     digits = np.frombuffer(content[: 2 * _DIGITS], dtype="<i2").tolist()
-    return sum(digit * _BASE**place for place, digit in enumerate(digits)) / 1e6
+    return float(sum(digit * _BASE**place for place, digit in enumerate(digits)) / 1e6)

@@ -96,7 +96,7 @@ async def hold(plan: Plan, audio: np.ndarray) -> tuple[np.ndarray, list[list[Any
     gc.disable()
     async with asyncio.TaskGroup() as tasks:
         for place, caller in enumerate(plan.callers):
-            method = channels[place % _CHANNELS].stream_stream(
+            method: Any = channels[place % _CHANNELS].stream_stream(
                 _METHOD,
                 request_serializer=None,
                 response_deserializer=pb.StreamingConverseResponse.FromString,

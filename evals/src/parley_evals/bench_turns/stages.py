@@ -7,7 +7,7 @@ One process, so that the cores of a small machine go to the gateway and the load
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,7 +114,7 @@ async def running_stages(
         workers = [tasks.create_task(each.run()) for each in memory.workers()]
         for worker in workers:
             closing.callback(worker.cancel)
-        servicers = {
+        servicers: dict[str, tuple[Callable[..., None], Any, str]] = {
             "tokenizer": (
                 tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server,
                 _ProbedTokenizer(codes, probe),
@@ -207,11 +207,7 @@ class _StampingVocoder:
 class _StampedStream:
     def __init__(self, stream: Any) -> None:
         self._stream = stream
-
-    @property
-    def usage(self) -> Usage:
-        usage: Usage = self._stream.usage
-        return usage
+        self.usage: Usage = stream.usage
 
     async def push(self, ids: Any) -> None:
         await self._stream.push(ids)

@@ -16,7 +16,7 @@ _SCRIPT = (
 _STEP_TOKENS = 2
 _REPLY_TOKENS = 25 * _STEP_TOKENS
 
-_MANY = {
+_MANY: Mapping[str, Mapping[str, object]] = {
     "tokenizer": {"SLOTS": 512},
     "chat-llm": {
         "SIMULATOR__SCRIPT": _SCRIPT,

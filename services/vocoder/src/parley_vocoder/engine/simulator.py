@@ -187,4 +187,5 @@ class _Stream:
         hop = self._engine.clock.hop
         at = np.arange(window.emit_from * hop, window.emit_to * hop)
         tone = np.sin(at * (self._step / self._engine.sample_rate))
-        return (_LOUDNESS * tone).astype(np.float32)
+        sound: NDArray[np.float32] = (_LOUDNESS * tone).astype(np.float32)
+        return sound
