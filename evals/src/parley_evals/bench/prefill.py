@@ -13,13 +13,13 @@ from parley_chat_llm.chat_model import (
     ChatModel,
     ChosenSampling,
     ReplyFinished,
-    SamplingDefaults,
 )
 from parley_core.tokens import GROUP_SIZE
 from parley_tokenizer.segments import SegmentPlan
 from step1.chat_prompt import ChatTemplate
 from step1.engine.contract import Usage
 from step1.engine.torch_engine import TorchEngine, TorchEngineOptions
+from step1.generation_config import SamplingDefaults
 from step1.messages import AudioPart, Message, Role, TextPart
 from step1.model import Step1Model
 from step1.text_tokenizer import TextTokenizer

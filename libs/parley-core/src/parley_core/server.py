@@ -309,7 +309,8 @@ def _credentials(settings: ServiceSettings) -> grpc.ServerCredentials | None:
     def configuration(contents: Certificates) -> grpc.ServerCertificateConfiguration:
         telemetry.tell_certificate(contents.not_after())
         return grpc.ssl_server_certificate_configuration(
-            [(contents.key, contents.chain)], root_certificates=contents.authority
+            [(contents.key, contents.chain)],  # type: ignore[list-item]
+            root_certificates=contents.authority,
         )
 
     def renewed() -> grpc.ServerCertificateConfiguration | None:
@@ -318,7 +319,7 @@ def _credentials(settings: ServiceSettings) -> grpc.ServerCredentials | None:
 
     return grpc.dynamic_ssl_server_credentials(
         configuration(files.contents),
-        renewed,
+        renewed,  # type: ignore[arg-type]
         require_client_authentication=tls.client_ca_file is not None,
     )
 

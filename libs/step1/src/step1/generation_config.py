@@ -26,9 +26,20 @@ class SamplingDefaults:
     top_p: float = 0.9
     top_k: int = 50
 
-    def but(self, **given: float | int | None) -> Self:
+    def but(
+        self,
+        *,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+    ) -> Self:
         """These with what is given; None gives nothing."""
-        return replace(self, **{name: each for name, each in given.items() if each is not None})
+        return replace(
+            self,
+            temperature=self.temperature if temperature is None else temperature,
+            top_p=self.top_p if top_p is None else top_p,
+            top_k=self.top_k if top_k is None else top_k,
+        )
 
     def of_checkpoint(self, folder: Path | str) -> Self:
         """These with what the checkpoint in a folder says.

@@ -44,7 +44,7 @@ def _behind_sentinel(
         told.pop(name, None)
     secure = told.pop("connection_class", None) is SSLConnection
     trust = {name: value for name, value in told.items() if name.startswith("ssl_")}
-    watchers = Sentinel(
+    watchers = Sentinel(  # type: ignore[no-untyped-call]
         [_host_and_port(address) for address in sentinel.addresses],
         sentinel_kwargs={
             **bounds,

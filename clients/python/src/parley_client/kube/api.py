@@ -68,9 +68,13 @@ class ClientApi:
         file = os.environ.get("KUBECONFIG") or config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION
         try:
             if context is None and _in_cluster():
-                config.load_incluster_config(client_configuration=settings)
+                config.load_incluster_config(  # type: ignore[no-untyped-call]
+                    client_configuration=settings
+                )
             else:
-                config.load_kube_config(file, context=context, client_configuration=settings)
+                config.load_kube_config(  # type: ignore[no-untyped-call]
+                    file, context=context, client_configuration=settings
+                )
         except Exception as error:
             # A kubeconfig that is none fails in as many ways as YAML can be wrong.
             raise _unconfigured(error) from None
@@ -87,7 +91,7 @@ class ClientApi:
         )
         try:
             answer = self._client.call_api(method, url, headers, _request_timeout=_TIMEOUT_S)
-            status, text = answer.status, answer.read()
+            status, text = answer.status, answer.read()  # type: ignore[no-untyped-call]
         except ApiException as error:
             status, text = error.status or 0, error.body or ""
         except (HTTPError, OSError) as error:

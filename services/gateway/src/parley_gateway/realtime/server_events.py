@@ -40,7 +40,7 @@ def error_of(problem: Problem) -> dict[str, Any]:
     """A problem in OpenAI's terms, with `retry_after` in seconds where trying again may help."""
     code = Code(problem.code)
     kind = "invalid_request_error" if code in _CLIENT_FAULTS else _TYPES.get(code, "server_error")
-    told = {
+    told: dict[str, str | float | None] = {
         "type": kind,
         "code": _CODES.get(problem.reason, problem.reason.lower()),
         "message": problem.message,
