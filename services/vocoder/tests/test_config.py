@@ -44,6 +44,15 @@ def test_takes_cfm_params_with_or_without_the_omegaconf_wrapper(tmp_path: Path) 
     assert load(tmp_path, plain).flow.inference_cfg_rate == 0.7
 
 
+def test_a_folder_may_say_how_many_steps_its_flow_takes(tmp_path: Path) -> None:
+    rate = "inference_cfg_rate: 0.7"
+    assert load(tmp_path, _YAML).flow.euler_steps == 10
+    told = _YAML.replace(rate, f"{rate}\n                n_timesteps: 4")
+    assert load(tmp_path, told).flow.euler_steps == 4
+    with pytest.raises(ConfigError, match="n_timesteps: 0 is not 1 to 100"):
+        load(tmp_path, told.replace("n_timesteps: 4", "n_timesteps: 0"))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "named"),
     [

@@ -36,6 +36,22 @@ def test_rows_of_a_padded_batch_come_out_as_they_would_alone(decoder: Decoder) -
         assert torch.allclose(left.x, right.x, atol=1e-4)
 
 
+def test_without_guidance_only_the_conditional_half_is_computed(decoder: Decoder) -> None:
+    seen = []
+
+    def counting(x: torch.Tensor, *rest: object) -> torch.Tensor:
+        seen.append(len(x))
+        return decoder.flow.estimator(x, *rest)
+
+    lengths = (61, 33)
+    plain, guided = trajectories(*lengths), trajectories(*lengths)
+    euler_step(counting, plain, decoder.grid, 0.0)
+    euler_step(counting, guided, decoder.grid, 1e-9)
+    assert seen == [2, 4]
+    for left, right in zip(plain, guided, strict=True):
+        assert torch.allclose(left.x, right.x, atol=1e-5)
+
+
 def test_plain_zero_padding_would_change_a_row(decoder: Decoder) -> None:
     (short,), (padded,) = trajectories(33), trajectories(33)
     padded.x, padded.mu, padded.cond = (

@@ -12,6 +12,10 @@ from parley_core.hyperpyyaml import ConfigError, Section, load
 
 __all__ = ["ConfigError", "DecoderConfig", "load_config"]
 
+EULER_STEPS = 10
+"""Steps of the solver where the folder does not say: what the reference takes."""
+MOST_EULER_STEPS = 100
+
 
 @dataclass(frozen=True, slots=True)
 class EncoderConfig:
@@ -39,7 +43,12 @@ class EstimatorConfig:
 
 @dataclass(frozen=True, slots=True)
 class FlowConfig:
-    """Tokens to mel: embedding, encoder, length regulator, conditional flow matching."""
+    """Tokens to mel: embedding, encoder, length regulator, conditional flow matching.
+
+    Attributes:
+        euler_steps: of the solver, `n_timesteps` beside `inference_cfg_rate`; published folders
+            leave it to the caller, who takes 10.
+    """
 
     input_size: int
     output_size: int
@@ -52,6 +61,7 @@ class FlowConfig:
     t_scheduler: str
     encoder: EncoderConfig
     estimator: EstimatorConfig
+    euler_steps: int = EULER_STEPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +180,9 @@ def _flow(flow: Section) -> FlowConfig:
     scheduler = cfm.text("t_scheduler", "cosine")
     if scheduler not in {"cosine", "linear"}:
         raise ConfigError(f"flow.decoder.cfm_params.t_scheduler: unknown schedule {scheduler!r}")
+    steps = cfm.integer("n_timesteps", EULER_STEPS)
+    if not 1 <= steps <= MOST_EULER_STEPS:
+        raise ConfigError(f"flow.decoder.cfm_params.n_timesteps: {steps} is not 1 to 100")
     config = FlowConfig(
         input_size=flow.integer("input_size"),
         output_size=flow.integer("output_size"),
@@ -180,6 +193,7 @@ def _flow(flow: Section) -> FlowConfig:
         regulator_blocks=len(regulator.integers("sampling_ratios")),
         inference_cfg_rate=cfm.number("inference_cfg_rate"),
         t_scheduler=scheduler,
+        euler_steps=steps,
         encoder=EncoderConfig(
             input_size=encoder.integer("input_size"),
             output_size=encoder.integer("output_size"),

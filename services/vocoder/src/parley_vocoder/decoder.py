@@ -22,8 +22,6 @@ from parley_vocoder.engine.flow.solver import TimeGrid, Trajectory
 from parley_vocoder.engine.hift.model import Hift
 from parley_vocoder.windows import FrameClock
 
-EULER_STEPS = 10
-
 
 @dataclass(frozen=True, slots=True)
 class Voice:
@@ -88,14 +86,15 @@ class Decoder:
         config: DecoderConfig,
         flow: Flow,
         hift: Hift,
-        euler_steps: int = EULER_STEPS,
+        euler_steps: int | None = None,
         device: torch.device | str = "cpu",
         flow_dtype: torch.dtype = torch.float32,
     ) -> None:
         self.config = config
         self.flow = flow.to(device=device, dtype=flow_dtype).eval().requires_grad_(False)
         self.hift = hift.to(device=device, dtype=torch.float32).eval().requires_grad_(False)
-        self.grid = TimeGrid.make(euler_steps, config.flow.t_scheduler, flow_dtype)
+        steps = config.flow.euler_steps if euler_steps is None else euler_steps
+        self.grid = TimeGrid.make(steps, config.flow.t_scheduler, flow_dtype)
         self.clock = FrameClock.of(config)
         self.device = torch.device(device)
 
@@ -103,7 +102,7 @@ class Decoder:
     def load(
         cls,
         folder: Path,
-        euler_steps: int = EULER_STEPS,
+        euler_steps: int | None = None,
         device: torch.device | str = "cpu",
         flow_dtype: torch.dtype = torch.float32,
     ) -> "Decoder":
@@ -111,7 +110,7 @@ class Decoder:
 
         Args:
             folder: a `CosyVoice-300M-25Hz` style folder.
-            euler_steps: steps of the solver; the reference takes 10.
+            euler_steps: steps of the solver; None: as the folder says, else 10.
             device: where to compute.
             flow_dtype: float32, or bfloat16 as the reference serves it (time grid included).
 

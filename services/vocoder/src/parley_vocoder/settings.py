@@ -10,7 +10,6 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from parley_vocoder.contract import FlowModel
-from parley_vocoder.decoder import EULER_STEPS
 from parley_vocoder.engine.torch_engine import EngineSettings
 from parley_vocoder.windows import WindowSettings
 
@@ -102,7 +101,9 @@ class VocoderSettings(ServiceSettings):
     flow_dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="The reference serves bfloat16, time grid included."
     )
-    euler_steps: int = Field(EULER_STEPS, ge=1, le=100, description="The reference takes 10.")
+    euler_steps: int | None = Field(
+        None, ge=1, le=100, description="None: as the folder says, else 10 as the reference."
+    )
     threads: int | None = Field(None, ge=1, description="CPU threads; None: torch decides.")
     max_prompt_s: float = Field(30.0, gt=0, description="Longest voice prompt taken.")
     streaming: StreamingSection = StreamingSection()

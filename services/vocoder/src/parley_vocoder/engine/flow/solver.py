@@ -83,7 +83,8 @@ def euler_step(
         estimator: the velocity network.
         batch: at least one unfinished trajectory; lengths and steps may differ.
         grid: times and steps.
-        guidance: classifier-free guidance rate r: v = (1+r) * conditional - r * unconditional.
+        guidance: classifier-free guidance rate r: v = (1+r) * conditional - r * unconditional. At 0
+            the unconditional half is not computed.
     """
     longest = max(trajectory.frames for trajectory in batch)
 
@@ -98,17 +99,20 @@ def euler_step(
     mask = None
     if any(trajectory.frames < longest for trajectory in batch):
         lengths = torch.tensor([trajectory.frames for trajectory in batch], device=x.device)
-        mask = Mask(lengths.repeat(2), longest, x.dtype)
-    velocity = estimator(
-        x.repeat(2, 1, 1),
-        torch.cat([mu, torch.zeros_like(mu)]),
-        times.repeat(2),
-        torch.cat([spks, torch.zeros_like(spks)]),
-        torch.cat([cond, torch.zeros_like(cond)]),
-        mask,
-    )
-    guided, free = velocity.chunk(2)
-    velocity = (1 + guidance) * guided - guidance * free
+        mask = Mask(lengths.repeat(2) if guidance else lengths, longest, x.dtype)
+    if guidance:
+        velocity = estimator(
+            x.repeat(2, 1, 1),
+            torch.cat([mu, torch.zeros_like(mu)]),
+            times.repeat(2),
+            torch.cat([spks, torch.zeros_like(spks)]),
+            torch.cat([cond, torch.zeros_like(cond)]),
+            mask,
+        )
+        guided, free = velocity.chunk(2)
+        velocity = (1 + guidance) * guided - guidance * free
+    else:
+        velocity = estimator(x, mu, times, spks, cond, mask)
     for row, trajectory in enumerate(batch):
         moved = velocity[row, :, : trajectory.frames] * grid.steps[trajectory.step]
         trajectory.x = trajectory.x + moved
