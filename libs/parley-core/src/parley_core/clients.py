@@ -2,13 +2,15 @@
 
 A channel made here adds the current trace, tenant and the remaining deadline of the call being
 served to each call it starts; it adds nothing per message. Once its certificate files are renewed,
-new calls go over a connection with the new ones and those under way end on theirs. Calls are never
+new calls go over a connection with the new ones and those under way end on theirs. A service that
+was away, with its name, is found within a second of its return. Calls are never
 retried behind the caller's back: whether a stream can start again is the caller's knowledge.
 Failures are turned into typed errors by `Stage.errors`. Not for composing stages: that is the
 gateway's.
 """
 
 import json
+import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -26,6 +28,8 @@ from parley_core.telemetry import inject_trace
 StubT = TypeVar("StubT")
 
 _ABSENT = ("UNREACHABLE", "WARMING_UP", "DRAINING")
+# gRPC looks up a name that was gone after up to two minutes, and lets nobody say otherwise.
+_REOPEN_S = 1.0
 _SERVICE_CONFIG = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
 
 
@@ -59,6 +63,7 @@ class ContextChannel(grpc.aio.Channel):
             None if tls is None else CertificateFiles(tls.cert_file, tls.key_file, tls.ca_file)
         )
         self._channel = _open(settings, self._files.contents if self._files else None)
+        self._opened_at = time.monotonic()
         # Replaced ones; each lives as long as a call on it.
         self._replaced: weakref.WeakSet[grpc.aio.Channel] = weakref.WeakSet()
         self._api_key = settings.api_key.get_secret_value() if settings.api_key else None
@@ -117,11 +122,21 @@ class ContextChannel(grpc.aio.Channel):
         return self._with_context(current)
 
     def _renew(self) -> None:
-        """Opens another channel when the certificates were renewed: gRPC has no other way."""
+        """Opens another channel when certificates were renewed, or when this one waits to retry.
+
+        For neither has gRPC another way.
+        """
         renewed = self._files.renewed() if self._files else None
-        if renewed is not None:
-            self._replaced.add(self._channel)
-            self._channel = _open(self._settings, renewed)
+        if renewed is None and not self._waits():
+            return
+        self._replaced.add(self._channel)
+        self._channel = _open(self._settings, self._files.contents if self._files else None)
+        self._opened_at = time.monotonic()
+
+    def _waits(self) -> bool:
+        if time.monotonic() - self._opened_at < _REOPEN_S:
+            return False
+        return self._channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE
 
     def _with_context(self, current: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
         def call(
@@ -143,10 +158,9 @@ class ContextChannel(grpc.aio.Channel):
             ]
             bounded = [limit for limit in limits if limit is not None]
             started = current()(*args, timeout=min(bounded, default=None), metadata=pairs, **kwargs)
-            if self._files is not None:
-                channel = self._channel
-                # A channel that was replaced would close under the call: the call holds on to it.
-                started.add_done_callback(lambda _, held=channel: None)
+            channel = self._channel
+            # A channel that was replaced would close under the call: the call holds on to it.
+            started.add_done_callback(lambda _, held=channel: None)
             return started
 
         return call
