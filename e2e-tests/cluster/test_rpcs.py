@@ -61,7 +61,7 @@ async def converse(client):
         async for event in conversation:
             if event.kind == "response_completed":
                 await conversation.report_playback(event.response_id, 60.0, finished=True)
-                break
+                await conversation.finish()
         session = conversation.setup.session
     (turn,) = await client.turns(session)
     assert turn.user_text == "Good morning."
