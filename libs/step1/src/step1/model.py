@@ -7,7 +7,8 @@ and once for each longer one.
 Invariant (`batch_invariant=True`, float32 on CPU, one intra-op thread): a token's logits are bit
 for bit the same whatever else is in the pass and however its prompt was cut into chunks. BLAS picks
 its kernel, and with it the order of summation, by the number of rows; so matrices are padded to a
-row count from which the choice no longer changes, and keys to whole blocks.
+row count from which the choice no longer changes, queries to multiples of it, and keys to whole
+blocks.
 
 Not here: which spans to run (scheduler), which token to take (sampling).
 """
@@ -329,8 +330,9 @@ class Step1Model:
         return bias.view(bias.shape[0], groups, heads, bias.shape[-1]).to(self.dtype)
 
     def _pad_queries(self, x: torch.Tensor) -> torch.Tensor:
-        missing = self._min_rows - x.shape[2]
-        return x if missing <= 0 else F.pad(x, (0, 0, 0, missing))
+        # Attention takes queries in blocks: the rest of a block must not be few rows either.
+        missing = -x.shape[2] % self._min_rows
+        return F.pad(x, (0, 0, 0, missing)) if missing else x
 
     def _attend(
         self, query: torch.Tensor, group: _AttentionGroup, cache: KVCache, layer: int

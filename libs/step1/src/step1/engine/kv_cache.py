@@ -8,8 +8,12 @@ import torch
 
 from step1.config import Step1Config
 
-KEY_BLOCK = 256
-"""Slots hold whole blocks of this many positions, so that attention can read whole blocks."""
+KEY_BLOCK = 512
+"""Slots hold whole blocks of this many positions, so that attention can read whole blocks.
+
+torch's attention on a CPU takes keys in blocks of 512; with fewer, a BLAS without AVX-512 sums in
+another order.
+"""
 
 
 class KVCache:

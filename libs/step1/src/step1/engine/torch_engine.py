@@ -299,7 +299,10 @@ class TorchEngine:
         return self._sample(sampled, hidden)
 
     def _admit(self) -> None:
-        admitted = self._scheduler.admit()
+        # Together: a caller that asks in between would count these as waiting and as running.
+        with self._changed:
+            admitted = self._scheduler.admit()
+            self._waiting -= len(admitted)
         now = time.monotonic()
         for sequence in admitted:
             sequence.admitted = now
@@ -311,8 +314,6 @@ class TorchEngine:
             sequence.computed = sequence.cached = length
             self._prompt_tokens += sequence.prompt_length
             self._cached_tokens += length
-        with self._changed:
-            self._waiting -= len(admitted)
 
     def _advance(self, item: Work) -> None:
         sequence = item.sequence
