@@ -197,7 +197,8 @@ class World:
                 assert heard == pytest.approx(self.heard_of(key)), "not what was heard"
                 self.stopped[key] = heard
                 assert 0 <= heard <= self.sent.get(key, 0) + 1e-9, "heard more than was sent"
-                self.audible = None
+                # What is cut off is no longer held: it is over, or goes on as a reply of its own.
+                self.audible, self.held = None, False
                 if cause is fx.Cause.USER_SPEECH:
                     self.interrupted[key] = heard
             case fx.CompleteResponse(key):

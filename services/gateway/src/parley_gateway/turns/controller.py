@@ -183,7 +183,10 @@ class TurnController:
                 self._do(fx.ScoreTurn(turn.turn_id))
 
     def _on_activity(self, offset: float, now: float) -> None:
+        self._on_echo(False, now)
         self._on_speech(offset, now)
+        if self._talk:
+            self._talk.told = True
         if self.state is State.BOT_REPLYING and self.rules.interruption:
             self._interrupt(now)
             self._replies.make_sure()
@@ -330,7 +333,7 @@ class TurnController:
 
     def _on_echo(self, echo: bool, now: float) -> None:
         talk = self._talk
-        if not talk or talk.echo == echo:
+        if not talk or talk.told or talk.echo == echo:
             return
         talk.echo, talk.since = echo, now
         if not echo:

@@ -39,12 +39,14 @@ class Talk:
         since: When it was found.
         muted: It is the rest of a turn that was too long.
         echo: It is the reply, heard back.
+        told: The client says that it is the user, whatever it sounds like.
     """
 
     offset: float
     since: float
     muted: bool = False
     echo: bool = False
+    told: bool = False
 
     @property
     def counts(self) -> bool:
