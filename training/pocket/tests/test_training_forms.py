@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from language_model import AUDIO_OFFSET, LanguageModel, pocket_config, write
+from language_model import AUDIO_OFFSET, GREEDY, LanguageModel, pocket_config, write
 from paraformer.asr import RECOGNITION_CHUNK
 from paraformer.config import ChunkConfig, EncoderConfig
 from paraformer.encoder import SanmEncoder as ServingEncoder
@@ -85,7 +85,7 @@ def test_recogniser_fires_and_decodes_as_serving_does() -> None:
 @torch.inference_mode()
 def test_language_model_equals_serving(tmp_path: Path) -> None:
     trained = LanguageModel(pocket_config(width=48, layers=2, heads=6, groups=2, inner=96))
-    write(tmp_path, trained, b"")
+    write(tmp_path, trained, b"", GREEDY)
     for parameter in trained.parameters():
         parameter.copy_(parameter.to(torch.bfloat16))
     ids = torch.randint(0, AUDIO_OFFSET + 5120, (23,)).tolist()
