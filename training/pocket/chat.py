@@ -20,6 +20,7 @@ from language_model import (
     GREEDY,
     LanguageModel,
     Row,
+    begin_from,
     pocket_config,
     teach,
     train_vocabulary,
@@ -268,6 +269,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--out", type=Path, help="checkpoint folder to write at the end")
+    parser.add_argument(
+        "--begin", type=Path, help="checkpoint folder for the audio stage to go on from"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -299,8 +303,10 @@ def main() -> None:
             state=options.work / "chat_text.state",
         )  # fmt: skip
     else:
-        before = torch.load(options.work / "chat_text.state")["model"]
-        model.load_state_dict(before)
+        if options.begin:
+            begin_from(model, options.begin)
+        else:
+            model.load_state_dict(torch.load(options.work / "chat_text.state")["model"])
         tokens = Tokens.load(options.work / "tokens.npz")
         spoken = Spoken(Corpus(options.corpus), tokens, rows)
         fit(

@@ -19,6 +19,7 @@ from decoder_data import chosen, decoder_config, sound_and_mel
 from loop import fit, half_is_fast
 from numpy.typing import NDArray
 from parley_tts.voices.features import PromptFeatureExtractor
+from parley_vocoder.checkpoint import load_into
 from parley_vocoder.engine.flow.length_regulator import even_positions
 from parley_vocoder.engine.flow.model import Flow
 from speech import SAMPLE_RATE
@@ -148,6 +149,7 @@ def main() -> None:
     parser.add_argument("--speaker-model", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=2400)
     parser.add_argument("--out", type=Path, help="flow.pt to write, in half precision")
+    parser.add_argument("--begin", type=Path, help="flow.pt to go on from")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -157,7 +159,10 @@ def main() -> None:
     data = items(corpus, tokens, chosen(corpus, 2400, 1200, held_out=False), extractor)
     rows = np.concatenate([item.mel for item in data[::20]])
     model = Flow(config.flow)
-    begin_where_mel_lies(model, torch.from_numpy(rows.mean(0)), float(rows.std()))
+    if options.begin:
+        load_into(model, options.begin)
+    else:
+        begin_where_mel_lies(model, torch.from_numpy(rows.mean(0)), float(rows.std()))
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         torch.manual_seed(step)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import sentencepiece
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from step1.alibi import alibi_slopes, sqrt_bias
 from step1.config import AUDIO_CODES, Step1Config
 from step1.text_tokenizer import TOKENIZER_FILE
@@ -228,6 +228,12 @@ def _teach(model: LanguageModel, rows: list[Row]) -> tuple[Tensor, int, int, int
     wrong = torch.zeros(len(rows)).index_add_(0, wanted[:, 1:].nonzero()[:, 0], (~right).float())
     loss = F.cross_entropy(logits, targets, reduction="sum")
     return loss, len(targets), int(right.sum()), int((wrong == 0).sum())
+
+
+def begin_from(model: LanguageModel, folder: Path) -> None:
+    """Fills `model` from a checkpoint folder that `write` made."""
+    stored = load_file(folder / "model.safetensors")
+    model.load_state_dict({name: value.float() for name, value in stored.items()})
 
 
 GREEDY: dict[str, object] = {"do_sample": False}

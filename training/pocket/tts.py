@@ -15,7 +15,16 @@ import numpy as np
 import torch
 from chat import train_or_read_vocabulary
 from corpus import Corpus, Spoken
-from language_model import AUDIO_OFFSET, CALM, LanguageModel, Row, pocket_config, teach, write
+from language_model import (
+    AUDIO_OFFSET,
+    CALM,
+    LanguageModel,
+    Row,
+    begin_from,
+    pocket_config,
+    teach,
+    write,
+)
 from loop import fit
 from numpy.typing import NDArray
 from parley_tts.prompt import PromptBuilder, VoicePrompt
@@ -119,6 +128,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--out", type=Path, help="folder Step-Audio-TTS-3B")
+    parser.add_argument("--begin", type=Path, help="checkpoint folder to go on from")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -128,6 +138,8 @@ def main() -> None:
     listed += recordings(options.answers, options.work / "answer_tokens.npz")
     rows = Rows(listed, vocabulary, known)
     model = LanguageModel(pocket_config(width=256, layers=4, heads=8, groups=2, inner=640))
+    if options.begin:
+        begin_from(model, options.begin)
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         value, right, _ = teach(model, rows.batch(step))
