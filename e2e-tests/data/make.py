@@ -46,12 +46,15 @@ def speak(text: str, voice: str = "slt") -> np.ndarray:
 
 
 def hum(seconds: float) -> np.ndarray:
-    """A voice with its mouth closed, int16 `[n]`: sound without words."""
+    """A held vowel, int16 `[n]`: a voice without words."""
     t = np.arange(round(seconds * RATE)) / RATE
-    wave = sum(
-        np.sin(2 * np.pi * 120 * number * t) / (1 + ((120 * number - 280) / 120) ** 2)
-        for number in range(1, 20)
-    )
+    wave = np.zeros(len(t))
+    for number in range(1, 30):
+        gain = sum(
+            1 / (1 + ((130 * number - at) / width) ** 2)
+            for at, width in ((750, 90), (1200, 110), (2500, 160))
+        )
+        wave += gain / np.sqrt(number) * np.sin(2 * np.pi * 130 * number * t)
     edge = np.minimum(1, np.minimum(t, t[::-1]) / 0.04)
     return np.rint(9000 * wave / np.abs(wave).max() * edge).astype(np.int16)
 
