@@ -1,7 +1,8 @@
 """The main job, shown: three spoken questions in one conversation, answered aloud.
 
 Asks the running services of a state folder (`scripts/demo.sh` starts them) and writes into the
-output folder `conversation.wav`, questions and answers in order, and a timeline page of every turn.
+output folder `conversation.wav`, questions and answers in order, `answer.wav`, the last answer
+alone, and a timeline page of every turn.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from parley_client.recording import Samples, write_wav
 from parley_client.talk.microphone import resample
 from parley_client.timeline.page import write_timeline
 from rich.console import Console
+from rich.markup import escape
 
 DATA = Path(__file__).parents[1] / "e2e-tests" / "data"
 QUESTIONS = ("sum.wav", "follow_up.wav", "style.wav")
@@ -44,8 +46,8 @@ async def converse(address: str, out: Path) -> list[tuple[Recording, Answer]]:
 def show(name: str, answer: Answer, page: Path) -> None:
     """One turn for people."""
     console.rule(f"{name}", align="left", style="dim")
-    console.print(f"[bold]heard[/]   {answer.heard or 'no transcript'}")
-    console.print(f"[bold]answer[/]  {answer.text}", markup=True)
+    console.print(f"[bold]heard[/]   {escape(answer.heard or 'no transcript')}")
+    console.print(f"[bold]answer[/]  {escape(answer.text)}")
     console.print(latency_table(answer.finished.latency))
     factor = answer.finished.latency.total_s / (answer.duration_s or 1)
     console.print(
@@ -80,6 +82,8 @@ def main() -> None:
     samples, rate = whole(turns)
     path = options.out / "conversation.wav"
     write_wav(path, samples, rate)
+    last = turns[-1][1]
+    last.save(options.out / "answer.wav")
     if any(answer.finished.stub_weights for _, answer in turns):
         console.print(STUB_NOTE, style="yellow")
     else:
@@ -88,6 +92,11 @@ def main() -> None:
             "sums, capitals, colours and the like (weights/pocket/README.md), and nothing else."
         )
     console.print(f"{path}  {len(samples) / rate:.1f} s, questions and answers in order")
+    console.print(
+        f"{options.out / 'answer.wav'}  {last.duration_s:.2f} s, the last answer alone: "
+        f"{last.finished.usage.audio_output_tokens} audio tokens, "
+        f"{last.started.sample_rate} Hz mono PCM16"
+    )
 
 
 if __name__ == "__main__":
