@@ -1,6 +1,7 @@
 """The `parley` command: what it prints, and how it ends."""
 
 import asyncio
+import functools
 import json
 import os
 import signal
@@ -201,6 +202,8 @@ async def test_ctrl_c_cancels_the_call_and_is_status_130(gateway, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        # Tests that run in a shell's background inherit that Ctrl-C is ignored.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     shown = await asyncio.wait_for(process.stdout.readuntil(b"bridge"), 20)
     assert b"The bridge" in shown
