@@ -25,6 +25,7 @@ if [[ ! -f $tokenizer/speech_tokenizer_v1.onnx ]]; then
 fi
 $python speaker.py --corpus "$corpus" --work "$work" --out "$decoder/campplus.onnx"
 $python recogniser.py --corpus "$corpus" --tokenizer "$tokenizer" --work "$work"
+$python nonspeech.py --corpus "$corpus" --tokenizer "$tokenizer" --work "$work"
 # Answers alone, more of them: what the TTS model learns from beside the mixed corpus.
 answers=$work/answers
 $python corpus.py --out "$answers" --size 6000 --seed 2 --answers 1
@@ -43,3 +44,4 @@ $python chat.py audio --corpus "$corpus" --work "$work" --out "$chat"
 $python tts.py --corpus "$corpus" --answers "$answers" --tokenizer "$tokenizer" --work "$work" \
     --out "$tts"
 wait $!
+$python manifest.py "$weights"

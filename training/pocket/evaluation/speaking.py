@@ -79,9 +79,8 @@ async def tagged_pairs(client: Client, count: int, seed: int, progress: Progress
         plain = await say(client, exchange.answer, seed + number)
         for tag in TAGS:
             tagged = await say(client, f"({tag}){exchange.answer}", seed + number)
-            pairs.append(
-                Pair(tag, _ratio(spoken_seconds, tagged, plain), _ratio(mean_pitch, tagged, plain))
-            )
+            length = _ratio(spoken_seconds(tagged), spoken_seconds(plain))
+            pairs.append(Pair(tag, length, _ratio(mean_pitch(tagged), mean_pitch(plain))))
         progress("tags", number, count)
     return pairs
 
