@@ -84,7 +84,8 @@ class Outcome:
     def line(self) -> str:
         """For people."""
         exchange = self.asked.exchange
-        wanted = exchange.answer or f"{exchange.function}{dict(exchange.arguments)}"
+        call = f"{exchange.function}{dict(exchange.arguments)}"
+        wanted = call if self.expects_call else exchange.answer
         got = self.problem or self.text or str([_plain(each) for each in self.calls])
         way = "live" if self.live else "asked"
         question = f"{exchange.kind}, {way}, {self.asked.voice}: {exchange.question!r}"
