@@ -88,9 +88,8 @@ async def test_an_echo_is_never_speech_long_enough_to_interrupt(model, delay, de
     assert np.mean(clean[later] ** 2) < 0.02 * before + 1.5 * floor
 
 
-@pytest.mark.unit
-@pytest.mark.parametrize("decibels", [-6, -18, -30])
-async def test_speech_over_an_echo_is_heard_where_it_begins_and_kept(model, decibels):
+async def talked_over(model, decibels):
+    """What is left of speech from 1.5 to 2.7 s over an echo, the speech itself, and its edges."""
     sent = speech(3.5, rate=RATE, pitch=140.0)
     said = speech(1.2, seed=5, pitch=215.0)
     microphone = heard_back(sent, 0.15, decibels, seconds=4.0)
@@ -99,12 +98,27 @@ async def test_speech_over_an_echo_is_heard_where_it_begins_and_kept(model, deci
     _, _, clean, edges = await listen(model, sent, microphone)
     spoken = [(at, stop) for (_, at), (_, stop) in zip(edges[::2], edges[1::2], strict=False)]
     (found,) = [(at, stop) for at, stop in spoken if stop - at > 0.3]
-    # Vowels that begin softly under an echo as loud as they are come late, but they come.
-    assert found[0] == pytest.approx(1.5, abs=0.35)
-    # What the fit lost while both spoke is heard a moment longer.
-    assert found[1] == pytest.approx(2.7, abs=0.4)
-    left = clean[begin : begin + len(said)]
+    return clean[begin : begin + len(said)], said, found
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("decibels", [-6, -18, -30])
+async def test_speech_over_an_echo_is_heard_and_kept(model, decibels):
+    left, said, _ = await talked_over(model, decibels)
     assert np.corrcoef(left, said)[0, 1] > 0.9
+
+
+LATE = pytest.mark.xfail(reason="heard 0.26 s late over a loud echo, ends 0.34 s late", strict=True)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    "decibels", [pytest.param(-6, marks=LATE), pytest.param(-18, marks=LATE), -30]
+)
+async def test_speech_over_an_echo_is_heard_where_it_begins_and_ends(model, decibels):
+    _, _, found = await talked_over(model, decibels)
+    assert found[0] == pytest.approx(1.5, abs=0.15)
+    assert found[1] == pytest.approx(2.7, abs=0.2)
 
 
 @pytest.mark.unit
@@ -118,13 +132,16 @@ async def test_without_an_echo_every_sample_passes_untouched(model):
 
 
 @pytest.mark.unit
-async def test_a_delay_that_moves_is_followed_within_a_second_and_a_half(model):
+@pytest.mark.xfail(
+    reason="takes 1.15 s to follow, in which the echo is taken for speech", strict=True
+)
+async def test_a_delay_that_moves_is_followed(model):
     sent = speech(6.0, rate=RATE, pitch=140.0)
     early = heard_back(sent, 0.1, -12, seconds=3.0)
     late = heard_back(sent, 0.25, -12, seconds=6.5)[len(early) :]
     _, _, clean, edges = await listen(model, sent, np.concatenate([early, late]))
-    assert longest(edges, 6.5) < 1.5
-    settled = slice(round(4.6 * SAMPLE_RATE), round(6.0 * SAMPLE_RATE))
+    assert longest(edges, 6.5) < 0.5
+    settled = slice(round(4.0 * SAMPLE_RATE), round(6.0 * SAMPLE_RATE))
     assert np.mean(clean[settled] ** 2) < 0.05 * np.mean(late[SAMPLE_RATE : 3 * SAMPLE_RATE] ** 2)
 
 
