@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The end-to-end suite on a real Kubernetes of two nodes that this script makes of a plain Debian 12 machine, and takes away
 # again without a trace. Needs root, 8 GB of memory and 15 GB of disk. The first run builds the control plane.
-#   scripts/e2e-rig.sh [PYTEST ARGUMENTS...]   e.g. -k upgrades, --table docs/reliability.md
+#   scripts/e2e-rig.sh [TESTS...] [PYTEST ARGUMENTS...]   e.g. e2e-tests/cluster, -k upgrades, --table docs/reliability.md; default: e2e-tests
 #   WEIGHTS=FOLDER                             weights to install; default: weights/pocket when it is complete, else seeded ones
 #   KEEP=1                                     leave the cluster running; `k8s/rig/rig down` removes it
 #   RIG_CACHE=FOLDER                           where control plane, wheels and image layers stay between runs (~/.cache/rig)
@@ -60,8 +60,10 @@ fi
 eval "$("$rig" env)"
 export PATH
 unset KUBECONFIG
+tests=(e2e-tests)
+for argument in "$@"; do case $argument in e2e-tests*) tests=() ;; esac; done
 status=0
-PARLEY_E2E_WEIGHTS=$weights .venv/bin/python -m pytest e2e-tests --rig --keep "$@" || status=$?
+PARLEY_E2E_WEIGHTS=$weights .venv/bin/python -m pytest ${tests[@]+"${tests[@]}"} --rig --keep "$@" || status=$?
 step "tests"
 [ -n "${KEEP:-}" ] || down
 exit "$status"
