@@ -123,7 +123,7 @@ async def test_an_interruption_ends_a_call_unless_it_survives(gateway, survives)
 
 async def test_nothing_is_called_before_the_turn_has_ended(gateway):
     asked = with_function()
-    asked.turn_policy.end_of_turn_silence.FromMilliseconds(500)
+    asked.turn_policy.end_of_turn_silence.FromMilliseconds(1000)
     async with talking(gateway, config=asked) as talk:
         await talk.say(np.concatenate([silence(0.5), vowels(0.8), silence(0.4)]))
         await talk.until("function_call")

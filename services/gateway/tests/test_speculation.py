@@ -17,8 +17,9 @@ REOPEN = pb.TURN_DECISION_TYPE_REOPEN
 BEGINNING = np.concatenate([silence(0.5), vowels(0.8), silence(0.3)])
 
 
-def patient(**policy):
-    return config(end_of_turn_silence={"nanos": 500_000_000}, **policy)
+def patient(seconds=1, **policy):
+    """A turn ends so long, by the clock, after it paused: what must come before has that long."""
+    return config(end_of_turn_silence={"seconds": seconds}, **policy)
 
 
 async def decided(talk, wanted):
@@ -61,7 +62,7 @@ async def test_a_reply_that_was_begun_early_plays_at_the_commit_and_is_made_once
 
 async def test_a_user_who_goes_on_is_answered_as_a_whole_and_nothing_of_the_first_is_left(gateway):
     gateway.stages.chat.gate.clear()
-    async with talking(gateway, config=patient()) as talk:
+    async with talking(gateway, config=patient(seconds=4)) as talk:
         await talk.say(BEGINNING)
         await decided(talk, SPECULATE)
         while not gateway.stages.tts.running:
