@@ -18,6 +18,7 @@ from exchanges import SORRY, add, clock, draw, follow_up, subtract, weather
 from language_model import (
     AUDIO_OFFSET,
     GREEDY,
+    Ear,
     LanguageModel,
     Row,
     begin_from,
@@ -51,10 +52,10 @@ from surroundings import (
     wordings,
 )
 from tokenise import Tokens
-from torch import Tensor
+from torch import Tensor, nn
 from writing import with_digits, written_form
 
-TEXT_BATCH, SPOKEN_BATCH, MIXED_TEXT_BATCH = 128, 32, 32
+TEXT_BATCH, SPOKEN_BATCH, MIXED_TEXT_BATCH = 128, 32, 16
 TRANSCRIBE = "write down what you hear"
 CORRUPTED = 0.08
 SURROUNDED_TEXT, SURROUNDED_MIXED = 0.05, 0.7
@@ -135,12 +136,17 @@ class Rows:
         plain = [FunctionDeclaration(**TOOLS[name]) for name in exchange.tools]
         functions = declarations(exchange, rng) if around else plain
         answer = exchange.answer or render_call(exchange.function, dict(exchange.arguments))
-        return self._finish(list(self.template.encode(messages, functions).ids), answer)
+        row = self._finish(list(self.template.encode(messages, functions).ids), answer)
+        return row if audio is None else self._heard(row, exchange.question)
 
     def transcript(self, text: str, audio: tuple[int, ...]) -> Row:
         """The same for the task of writing down what is heard."""
         messages = [_say(Role.SYSTEM, TRANSCRIBE), Message(Role.USER, (AudioPart(audio),))]
-        return self._finish(list(self.template.encode(messages).ids), text)
+        row = self._finish(list(self.template.encode(messages).ids), text)
+        return self._heard(row, text)
+
+    def _heard(self, row: Row, text: str) -> Row:
+        return row._replace(said=tuple(self.tokenizer.encode_text(text)))
 
     def _finish(self, prompt: list[int], answer: str) -> Row:
         answered = self.tokenizer.encode_text(answer)
@@ -278,6 +284,7 @@ def main() -> None:
     vocabulary = train_or_read_vocabulary(options.work)
     rows = Rows(vocabulary)
     model = LanguageModel(pocket_config(width=192, layers=6, heads=6, groups=2, inner=512))
+    ear = Ear(model.config.hidden_size)
     spoken = None
 
     def text_loss(step: int) -> tuple[Tensor, dict[str, float]]:
@@ -287,7 +294,7 @@ def main() -> None:
         return loss, {"loss": loss.item(), "tokens": tokens, "answers": whole}
 
     def audio_loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        heard, tokens, whole = teach(model, spoken.batch(step, SPOKEN_BATCH))
+        heard, tokens, whole = teach(model, spoken.batch(step, SPOKEN_BATCH), ear)
         read, _, also = teach(
             model,
             written(
@@ -310,7 +317,7 @@ def main() -> None:
         tokens = Tokens.load(options.work / "tokens.npz")
         spoken = Spoken(Corpus(options.corpus), tokens, rows)
         fit(
-            model, audio_loss, steps=options.steps, rate=1.5e-3, weight_decay=0.1,
+            nn.ModuleDict({"model": model, "ear": ear}), audio_loss, steps=options.steps, rate=1.5e-3, weight_decay=0.1,
             state=options.work / "chat.state",
         )  # fmt: skip
     evaluate(model, rows, spoken)

@@ -159,40 +159,89 @@ class LanguageModel(nn.Module):
 
         `shared` [n] stands before every row and is computed once.
         """
-        first = 0 if shared is None else len(shared)
+        if shared is None:
+            return self.model.norm(self.rows(ids)[-1])
+        first = len(shared)
         x = self.model.embed_tokens(ids)
         bias = self._bias(first, first + ids.shape[1])
-        if shared is None:
-            for layer in self.model.layers:
-                x, _ = layer(x, bias)
-            return self.model.norm(x)
         start, start_bias = self.model.embed_tokens(shared)[None], self._bias(0, first)
         for layer in self.model.layers:
             start, cache = layer(start, start_bias)
             x, _ = layer(x, bias, cache)
         return self.model.norm(x)
 
+    def rows(self, ids: Tensor) -> list[Tensor]:
+        """[batch, length] -> [batch, length, width] behind each layer."""
+        x, bias = self.model.embed_tokens(ids), self._bias(0, ids.shape[1])
+        behind = []
+        for layer in self.model.layers:
+            x, _ = layer(x, bias)
+            behind.append(x)
+        return behind
+
     def _bias(self, begin: int, end: int) -> Tensor:
         return sqrt_bias(self.slopes, torch.arange(begin, end), end).transpose(0, 1)[None]
 
 
 class Row(NamedTuple):
-    """Ids, how many of them are prompt, and how many of those other rows begin with too."""
+    """Ids, how many of them are prompt, and how many of those other rows begin with too.
+
+    `said` are the pieces of what the audio ids in it say, for an `Ear`.
+    """
 
     ids: list[int]
     prompt: int
     shared: int = 0
+    said: tuple[int, ...] = ()
 
 
-def teach(model: LanguageModel, rows: list[Row]) -> tuple[Tensor, float, float]:
-    """Cross-entropy of what follows each prompt.
+class Ear(nn.Module):
+    """Reads what audio ids say behind one of the lower layers, in training only.
+
+    The few tokens of an answer are a thin signal for learning to hear; every piece of the question,
+    by CTC over the audio positions, is a thick one. The piece `<unk>` is the blank.
+    """
+
+    LAYER, BLANK = 2, 0
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(width)
+        self.pieces = nn.Linear(width, AUDIO_OFFSET)
+
+    def forward(self, behind: Tensor, rows: list[Row]) -> Tensor:
+        """Sum of -log P(said) over rows [batch, length, width] that hold audio."""
+        listened = [n for n, row in enumerate(rows) if row.said]
+        if not listened:
+            return behind.new_zeros(())
+        spans = []
+        for n in listened:
+            at = [i for i, token in enumerate(rows[n].ids) if token >= AUDIO_OFFSET]
+            spans.append(behind[n, at[0] : at[-1] + 1])
+        padded = nn.utils.rnn.pad_sequence(spans)
+        return F.ctc_loss(
+            self.pieces(self.norm(padded)).log_softmax(-1),
+            torch.tensor([piece for n in listened for piece in rows[n].said]),
+            torch.tensor([len(span) for span in spans]),
+            torch.tensor([len(rows[n].said) for n in listened]),
+            blank=self.BLANK, reduction="sum", zero_infinity=True,
+        )  # fmt: skip
+
+
+def teach(
+    model: LanguageModel, rows: list[Row], ear: Ear | None = None
+) -> tuple[Tensor, float, float]:
+    """Cross-entropy of what follows each prompt; with `ear` also half of its loss a piece.
 
     Returns:
         Loss; share of target tokens guessed right; share of rows guessed right as a whole.
     """
-    parts = [_teach(model, part) for part in _alike(rows)]
+    parts = [_teach(model, part, ear) for part in _alike(rows)]
     count = sum(part[1] for part in parts)
     loss = torch.stack([part[0] for part in parts]).sum() / count
+    if ear is not None:
+        pieces = sum(len(row.said) for row in rows)
+        loss = loss + 0.5 * torch.stack([part[4] for part in parts]).sum() / max(1, pieces)
     return loss, sum(part[2] for part in parts) / count, sum(part[3] for part in parts) / len(rows)
 
 
@@ -211,8 +260,10 @@ def _alike(rows: list[Row]) -> list[list[Row]]:
     return groups
 
 
-def _teach(model: LanguageModel, rows: list[Row]) -> tuple[Tensor, int, int, int]:
-    """Sum of the cross-entropy, number of targets, targets right, whole rows right."""
+def _teach(
+    model: LanguageModel, rows: list[Row], ear: Ear | None
+) -> tuple[Tensor, int, int, int, Tensor]:
+    """Sum of the cross-entropy, number of targets, targets right, whole rows right, ear's loss."""
     shared = rows[0].shared
     longest = len(rows[-1].ids) - shared
     ids = torch.zeros(len(rows), longest, dtype=torch.int64)
@@ -221,13 +272,18 @@ def _teach(model: LanguageModel, rows: list[Row]) -> tuple[Tensor, int, int, int
         ids[n, : len(row.ids) - shared] = torch.tensor(row.ids[shared:])
         wanted[n, row.prompt - shared : len(row.ids) - shared] = True
     # float32: attention over short rows is slower in bfloat16 on a CPU.
-    hidden = model.hidden(ids[:, :-1], torch.tensor(rows[0].ids[:shared]) if shared else None)
+    unheard = torch.zeros(())
+    if ear is None:
+        hidden = model.hidden(ids[:, :-1], torch.tensor(rows[0].ids[:shared]) if shared else None)
+    else:
+        behind = model.rows(ids[:, :-1])
+        hidden, unheard = model.model.norm(behind[-1]), ear(behind[ear.LAYER], rows)
     logits = model.lm_head(hidden[wanted[:, 1:]])
     targets = ids[:, 1:][wanted[:, 1:]]
     right = logits.argmax(-1) == targets
     wrong = torch.zeros(len(rows)).index_add_(0, wanted[:, 1:].nonzero()[:, 0], (~right).float())
     loss = F.cross_entropy(logits, targets, reduction="sum")
-    return loss, len(targets), int(right.sum()), int((wrong == 0).sum())
+    return loss, len(targets), int(right.sum()), int((wrong == 0).sum()), unheard
 
 
 def begin_from(model: LanguageModel, folder: Path) -> None:
