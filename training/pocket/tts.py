@@ -8,6 +8,7 @@ same voice, near it in rate and pitch, as target.
 
 import argparse
 import random
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,8 @@ from writing import written_form
 
 BATCH = 32
 CLONED = 0.06
+COPIES = 2
+"""Rows of the same text and tag; their codes are the same too, and facts are drawn very often."""
 MUSIC = {"RAP": "ParleyRAP", "哼唱": "Parley哼唱"}
 
 
@@ -56,6 +59,17 @@ def recordings(corpus: Path, tokens: Path) -> list[Recording]:
     return [Recording(*pair) for pair in zip(Corpus(corpus).utterances, ids, strict=True)]
 
 
+def _few_alike(listed: list[Recording]) -> list[Recording]:
+    seen = Counter[tuple[str, str]]()
+    kept = []
+    for each in listed:
+        same = each.spoken.text, each.spoken.tag
+        seen[same] += 1
+        if seen[same] <= COPIES:
+            kept.append(each)
+    return kept
+
+
 class Rows:
     """Utterances as prompt and target ids."""
 
@@ -68,7 +82,7 @@ class Rows:
             self.text, load_system_prompts(), audio_token_offset=AUDIO_OFFSET
         )
         answers = [each for each in listed if each.spoken.role == "answer"]
-        self.train = [each for each in answers if not each.spoken.held_out]
+        self.train = _few_alike([each for each in answers if not each.spoken.held_out])
         self.test = [each for each in answers if each.spoken.held_out]
         self.train.sort(key=lambda each: len(each.ids))
         self.voices: dict[str, list[Recording]] = {}
