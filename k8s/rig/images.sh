@@ -5,13 +5,14 @@
 #   TORCH_INDEX=URL                 where CPU torch comes from; default: wherever pip is configured to look
 #   RIG_CACHE                       bases, wheels and build storage are kept there; a second build takes what changed
 # One Dockerfile serves this and machines with a registry: here BASE is made by mmdebstrap, and pip finds every wheel in a folder.
-# Layers stay uncompressed and shared: six images hold one torch, on disk and in the nodes.
+# Layers stay uncompressed and shared: six images hold one torch, on disk and in the nodes. skopeo copies, since `buildah push`
+# compresses every layer of every image anew on its way into an OCI layout: torch six times, minutes.
 set -Eeuo pipefail
 cd "$(dirname "$0")/../.."
 [ $# = 1 ] || { sed -n '2,8s/^# //p' "$0" >&2; exit 2; }
 die() { printf 'rig images: %s\n' "$*" >&2; exit 1; }
 [ "$(id -u)" = 0 ] || die "must run as root"
-for tool in buildah mmdebstrap unshare; do command -v "$tool" >/dev/null || die "missing tool $tool: run 'k8s/rig/rig install'"; done
+for tool in buildah skopeo mmdebstrap unshare; do command -v "$tool" >/dev/null || die "missing tool $tool: run 'k8s/rig/rig install'"; done
 
 mkdir -p "$1"
 out=$(realpath "$1")
@@ -79,7 +80,8 @@ unshare --mount --propagation private bash -Eeuo pipefail -c '
   for image in "${images[@]}"; do
     from=localhost/$image
     buildah inspect --type image "$from" >/dev/null 2>&1 || from=docker.io/library/$image
-    buildah push --quiet --disable-compression "$from" "oci:$out:docker.io/library/$image"
+    skopeo --insecure-policy copy --quiet --dest-oci-accept-uncompressed-layers "containers-storage:$from" \
+      "oci:$out:docker.io/library/$image"
   done
 '
 echo "rig images: $(du -sh "$out" | cut -f1) in $out"
