@@ -177,7 +177,7 @@ class FakeTts(Fake, tts_pb2_grpc.TtsServiceServicer):
                                 "unknown tag", field="setup.style_tags", reason="TAG_UNKNOWN"
                             )
                     case "text_delta":
-                        if not count:
+                        if not position:
                             ready = tts_pb2.SynthesisReady(voice="tingting")
                             yield tts_pb2.StreamingSynthesizeResponse(ready=ready)
                         end = position + len(request.text_delta)
@@ -192,6 +192,8 @@ class FakeTts(Fake, tts_pb2_grpc.TtsServiceServicer):
                         count += len(ids)
                         segment += 1
                         position = end
+                        if not ids:
+                            continue
                         yield tts_pb2.StreamingSynthesizeResponse(spoken=spoken)
                         if fault.after:
                             await die(context)
@@ -245,6 +247,8 @@ class FakeVocoder(Fake, vocoder_pb2_grpc.VocoderServiceServicer):
                         yield vocoder_pb2.StreamingDecodeResponse(audio=audio)
                         if fault.after:
                             await die(context)
+            if not count:
+                raise InvalidArgument("no tokens to decode", reason="NO_TOKENS")
             finished = vocoder_pb2.DecodeFinished(sample_count=count)
             yield vocoder_pb2.StreamingDecodeResponse(finished=finished)
 

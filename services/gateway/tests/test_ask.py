@@ -139,6 +139,18 @@ async def test_a_voice_that_nobody_has_is_refused_before_anything_is_said(gatewa
     assert silent[-1].finished.answer_text
 
 
+async def test_a_text_for_which_tts_has_no_tokens_is_answered_in_silence(gateway):
+    gateway.stages.tts.groups = 0
+    responses = await ask(gateway, audio=recording(1))
+    assert "audio" not in {each.WhichOneof("event") for each in responses}
+    finished = responses[-1].finished
+    assert finished.answer_text
+    assert finished.status == conversation_pb2.RESPONSE_STATUS_COMPLETED
+    (turn,) = gateway.stages.context.turns[responses[0].started.session].values()
+    assert turn.generated_text == finished.answer_text
+    await gateway.stages.idle()
+
+
 async def test_twenty_concurrent_answers_are_not_mixed_up(gateway):
     questions = [recording(number) for number in range(20)]
     answers = await asyncio.gather(*(ask(gateway, audio=each) for each in questions))

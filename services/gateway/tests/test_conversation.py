@@ -60,6 +60,22 @@ async def test_a_spoken_turn_is_heard_decided_answered_and_remembered(gateway):
     assert text == answer_to(gateway.stages.chat.requests[-1].messages)
 
 
+async def test_a_turn_for_which_tts_has_no_tokens_is_answered_in_silence(gateway):
+    gateway.stages.tts.groups = 0
+    async with talking(gateway, config=config()) as talk:
+        await talk.write("hello")
+        done = (await talk.until("response_completed")).response_completed
+        await talk.write("and now")
+        again = (await talk.until("response_completed")).response_completed
+        await talk.call.done_writing()
+        await talk.rest()
+    assert (done.status, again.status) == (COMPLETED, COMPLETED)
+    assert "audio" not in talk.kinds()
+    (turns,) = (each.values() for each in gateway.stages.context.turns.values())
+    assert [each.status for each in turns] == [context_pb2.TURN_STATUS_COMPLETED] * 2
+    assert all(each.generated_text for each in turns)
+
+
 async def test_the_tokenizer_hears_the_utterance_with_what_went_just_before(gateway):
     async with talking(gateway, config=config()) as talk:
         await talk.say(QUESTION)

@@ -1,7 +1,8 @@
 """Text spoken while it is written: the tts and vocoder stages joined.
 
 Contract: pieces of text in, pieces of sound out, overlapping. Every hand-over waits for room, so a
-slow listener slows the writer, and nothing piles up. Cancelling `run` cancels both stages.
+slow listener slows the writer, and nothing piles up. Cancelling `run` cancels both stages. A text
+for which tts has no tokens is spoken in silence.
 Not for where the text comes from (`reply`), or who listens.
 """
 
@@ -91,6 +92,7 @@ class Speech:
         self._listen = listen
         self._tts = stages.tts.stream()
         self._vocoder = stages.vocoder.stream()
+        self._decoding: asyncio.Task[None] | None = None
         self._began = asyncio.Event()
         self._silent = True
         self._held_back = ""
@@ -143,7 +145,7 @@ class Speech:
                             return
                         self.voice = voice
                         await self._vocoder.begin(conditioning, music=music, seed=self._style.seed)
-                        tasks.create_task(self._vocoder.run(self._on_sound))
+                        self._decoding = tasks.create_task(self._vocoder.run(self._on_sound))
                     case tts_stage.SpokenTokens(ids, segment, text_start, text_end):
                         self.token_count += len(ids)
                         self._latency.output(tts_stage.STAGE, len(ids))
@@ -151,7 +153,12 @@ class Speech:
                         self.text.add(len(ids), segment, text_start, text_end)
                         await self._vocoder.send(ids)
                     case tts_stage.TtsFinished():
-                        await self._vocoder.end()
+                        if self.token_count:
+                            await self._vocoder.end()
+                        elif self._decoding:
+                            # The model had nothing to say for this text, and there is no sound of
+                            # nothing: the vocoder would refuse, and the reply is as good as said.
+                            self._decoding.cancel()
 
             await self._tts.run(on_tokens)
 
