@@ -86,14 +86,14 @@ _NOTHING = np.zeros(0, np.int16)
 def _tokens(indices: list[int]) -> list[tuple[NDArray[np.int16], ...]]:
     waves = {i: _CORPUS.samples(i) for i in indices}
     asked = [i for i in indices if _CORPUS.utterances[i].role == "question"]
-    columns = (
-        dict(zip(indices, _TOKENIZER.recordings(list(waves.values())), strict=True)),
-        dict(zip(asked, _TOKENIZER.streams([_streamed(waves[i], i) for i in asked]), strict=True))
-        if asked
-        else {},
-        dict(zip(asked, _TOKENIZER.recordings([live(waves[i], 11_000_000 + i) for i in asked]),
-                 strict=True)),
-    )  # fmt: skip
+    columns = [dict(zip(indices, _TOKENIZER.recordings(list(waves.values())), strict=True))]
+    # A corpus of answers alone has nothing that was asked.
+    if asked:
+        streamed = _TOKENIZER.streams([_streamed(waves[i], i) for i in asked])
+        recorded = _TOKENIZER.recordings([live(waves[i], 11_000_000 + i) for i in asked])
+        columns += [dict(zip(asked, streamed, strict=True)), dict(zip(asked, recorded, strict=True))]
+    else:
+        columns += [{}, {}]
     return [
         tuple(np.array(column[i], np.int16) if i in column else _NOTHING for column in columns)
         for i in indices
