@@ -91,7 +91,7 @@ def _tokens(indices: list[int]) -> list[tuple[NDArray[np.int16], ...]]:
     if asked:
         streamed = _TOKENIZER.streams([_streamed(waves[i], i) for i in asked])
         recorded = _TOKENIZER.recordings([live(waves[i], 11_000_000 + i) for i in asked])
-        columns += [dict(zip(asked, streamed, strict=True)), dict(zip(asked, recorded, strict=True))]
+        columns += [dict(zip(asked, ids, strict=True)) for ids in (streamed, recorded)]
     else:
         columns += [{}, {}]
     return [
