@@ -15,7 +15,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from parley.conversation.v1 import conversation_pb2 as pb
-from parley_client import Client, Conversation, ConversationConfig, NotFound, ParleyError
+from parley_client import (
+    Client,
+    Conversation,
+    ConversationConfig,
+    ConversationEvent,
+    NotFound,
+    ParleyError,
+)
 
 CONFIG = ConversationConfig(seed=3, max_output_tokens=6)
 # Random weights do not stop by themselves: a limit does.
@@ -26,11 +33,15 @@ RETRY_S = 0.1
 
 
 class Broken(Exception):
-    """A stream ended before its answer; `error` says why, None is an orderly end."""
+    """A stream ended; `error` says why, None is an orderly end. `at` is when, on the clock."""
 
-    def __init__(self, error: ParleyError | None):
+    def __init__(self, error: ParleyError | None, at: float):
         super().__init__(str(error))
-        self.error = error
+        self.error, self.at = error, at
+
+
+# Responses that are complete, and at last the end of the stream.
+Events = asyncio.Queue[ConversationEvent | Broken]
 
 
 @dataclass
@@ -87,9 +98,10 @@ class Talker:
         question = ""
         while not (stop.is_set() and not question):
             try:
-                async with self._stream() as conversation:
+                async with self._stream() as (conversation, events):
                     if ended is not None:
                         self._tally.resumes.append(time.monotonic() - ended)
+                        ended = None
                     while not (stop.is_set() and not question):
                         if question and await self._is_kept(question):
                             self._answered.append(question)
@@ -97,13 +109,12 @@ class Talker:
                             continue
                         self._tally.repeated += bool(question)
                         question = question or self._next()
-                        await self._ask(conversation, question)
+                        await self._ask(conversation, events, question)
                         question = ""
-                        with contextlib.suppress(TimeoutError):
-                            await asyncio.wait_for(stop.wait(), self._random.uniform(*PAUSE_S))
+                        await self._pause(stop, events)
                     await conversation.finish()
             except Broken as broken:
-                ended = time.monotonic()
+                ended = broken.at
                 if broken.error is not None:
                     self._tally.breaks.append(broken.error.reason)
             except NotFound as error:
@@ -120,36 +131,69 @@ class Talker:
         return f"Question {self._asked} of conversation {self._number}?"
 
     @asynccontextmanager
-    async def _stream(self) -> AsyncIterator[Conversation]:
+    async def _stream(self) -> AsyncIterator[tuple[Conversation, Events]]:
+        """A stream that is read all the time: its end is noticed at once, as by any program."""
         target = {"resumption_handle": self._handle} if self._handle else {"session": self.session}
         async with self._client.converse(**target) as conversation:
-            yield conversation
+            events: Events = asyncio.Queue()
+            reading = asyncio.create_task(self._read(conversation, events))
+            try:
+                yield conversation, events
+            finally:
+                reading.cancel()
+                await asyncio.wait([reading])
 
-    async def _ask(self, conversation: Conversation, question: str) -> None:
+    async def _read(self, conversation: Conversation, events: Events) -> None:
+        """Hands on each completed response, then how the stream ended."""
+        error = None
+        try:
+            async for event in conversation:
+                self._handle = conversation.resumption_handle or self._handle
+                if event.kind == "response_completed":
+                    events.put_nowait(event)
+        except ParleyError as caught:
+            error = caught
+        events.put_nowait(Broken(error, time.monotonic()))
+
+    async def _ask(self, conversation: Conversation, events: Events, question: str) -> None:
         """Asks, and waits for the whole answer.
 
         Raises:
             Broken: the stream ended first.
         """
-        try:
+        with contextlib.suppress(ParleyError):
+            # One that has ended takes nothing more; how it ended, the reader tells.
             await conversation.send_text(question)
-            done = await asyncio.wait_for(self._answer(conversation), ANSWER_S)
-            await conversation.report_playback(done.response_id, 60.0, finished=True)
-        except ParleyError as error:
-            raise Broken(error) from error
-        finally:
-            self._handle = conversation.resumption_handle or self._handle
+        done = await asyncio.wait_for(events.get(), ANSWER_S)
+        if isinstance(done, Broken):
+            raise done
         if done.message.status in ANSWERED:
             self._tally.answered += 1
             self._answered.append(question)
         else:
             self._tally.failed.append(done.message.error.reason or str(done.message.status))
+        with contextlib.suppress(ParleyError):
+            await conversation.report_playback(done.response_id, 60.0, finished=True)
 
-    async def _answer(self, conversation: Conversation):
-        async for event in conversation:
-            if event.kind == "response_completed":
-                return event
-        raise Broken(None)
+    async def _pause(self, stop: asyncio.Event, events: Events) -> None:
+        """Says nothing for a while.
+
+        Raises:
+            Broken: the stream ended meanwhile.
+        """
+        waiting = {asyncio.create_task(stop.wait()), asyncio.create_task(events.get())}
+        try:
+            done, _ = await asyncio.wait(
+                waiting,
+                timeout=self._random.uniform(*PAUSE_S),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            for each in waiting:
+                each.cancel()
+        for each in done:
+            if isinstance(ended := each.result(), Broken):
+                raise ended
 
     async def _is_kept(self, question: str) -> bool:
         turns = await self._client.turns(self.session)

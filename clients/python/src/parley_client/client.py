@@ -344,6 +344,13 @@ def _channel(address: str, tls: bool | Tls) -> grpc.aio.Channel:
         # are sent while we have nothing to say.
         ("grpc.http2.ping_timeout_ms", 10_000),
         ("grpc.http2.max_pings_without_data", 0),
+        # A connection of its own: clients of one process would share one, and its end.
+        ("grpc.use_local_subchannel_pool", 1),
+        # A gateway that went is looked for again at once: by default a second passes first, then
+        # up to two minutes, and an attempt that nobody answers takes twenty seconds.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 5_000),
+        ("grpc.max_reconnect_backoff_ms", 5_000),
     ]
     if not tls:
         return grpc.aio.insecure_channel(address, options=options)
