@@ -152,7 +152,7 @@ async def test_the_microphone_hears_every_rate_and_gives_back_what_went_before(m
     pcm = float_to_pcm16(np.repeat(audio, 2))
     heard, found = b"", []
     for begin in range(0, len(pcm), 1764):
-        heard += await microphone.take(pcm[begin : begin + 1764])
+        heard += microphone.take(pcm[begin : begin + 1764])
         found += await microphone.detect()
     assert [each.started for each in found] == [True, False]
     assert found[0].offset == pytest.approx(0.5, abs=0.1)

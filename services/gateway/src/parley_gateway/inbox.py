@@ -93,7 +93,7 @@ class Inbox:
                 reason="AUDIO_MESSAGE_TOO_LARGE",
             )
         if audio.content:
-            self._session.hear(await self._microphone.take(audio.content))
+            self._session.hear(self._microphone.take(audio.content))
             if self._microphone.mistaken():
                 self._session.feed(ev.EchoJudged(True))
                 self._session.feed(ev.SpeechStopped(self._microphone.offset))

@@ -58,7 +58,7 @@ class Microphone:
         """Seconds of audio so far."""
         return self._bytes / _BYTES_PER_SECOND
 
-    async def take(self, content: bytes) -> bytes:
+    def take(self, content: bytes) -> bytes:
         """Takes a message in.
 
         Args:
@@ -77,7 +77,7 @@ class Microphone:
         if self._resampler or self._channels > 1:
             pcm = float_to_pcm16(samples)
         if self._canceller:
-            cleaned = await self._canceller.feed(samples)
+            cleaned = self._canceller.feed(samples)
             self._found_echo = cleaned.found
             if cleaned.samples is not samples:
                 samples = cleaned.samples

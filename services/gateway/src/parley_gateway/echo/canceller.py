@@ -1,38 +1,48 @@
 """What the microphone heard, without what we sent.
 
 Contract: samples in, as many out. While nothing that we sent can be heard, or nothing of it comes
-back, they pass through untouched. The echo is found by its delay, which is searched for once and
-then followed, and subtracted through a short filter that is fitted again and again: level, colour
-and a wandering delay do not matter, and a user who talks over the echo is left. It takes about a
-quarter of a second of echo to find it the first time. Searching and fitting run in a thread.
+back, they pass through untouched. The echo is found by its delay and subtracted through a filter
+that learns the room; level, colour and a wandering delay do not matter. A user who talks over the
+echo is left: a guess at another filter takes over only where it does better on sound that it was
+not made from, and what is left of an echo is lowered only while it is no more than always.
+It takes about a quarter of a second of echo to find it the first time. A packet of 20 ms costs a
+quarter of a millisecond; a search and a guess cost one or two each, and come every 64 ms at most,
+ever less often while nothing is found.
 Not for: echo that is distorted beyond recognition; what is left of it is for the rest to judge.
 """
 
-import asyncio
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from parley_gateway.echo.reference import EchoReference
+from parley_gateway.echo.room import BLOCK, TAPS, Room
+from parley_gateway.echo.search import Fit, best_match, fit, power
+from parley_gateway.echo.track import Samples, Track
 from parley_gateway.vad import SAMPLE_RATE
-
-Samples = npt.NDArray[np.float32]
 
 EARLIEST_S, LATEST_S = -0.1, 1.5
 """Delays that are searched for: players buffer, and clocks of ours may run behind theirs."""
-_TAPS = 192
+_FIRST_TAPS = 192
 _LEAD = 24
 """Taps in front of the delay that was found: it moves, and resampling rings both ways."""
-_SEARCH, _FIT = 4_096, 4_800
+_LENGTH, _MOVED_LENGTH = 4_096, 2_048
+"""Samples that a delay and a filter are made from; what has moved, has moved just now."""
 _EVERY, _SLOWEST = 1_024, 8_192
-_FLOOR = 3e-4
-"""Amplitude below which nobody would take the microphone's sound for speech."""
-_FOUND, _HARDLY, _WHOLLY = 0.5, 0.12, 0.8
-"""Shares of the echo in what is heard: it is surely there, it is hardly there, it is all."""
+_TRIAL = 960
+"""Samples on which a guess shows that it is better than the filter in use."""
+_BETTER = 0.7
+_QUIET = 3e-4**2
+"""Power below which nobody would take the microphone's sound for speech."""
+_FOUND, _GONE = 0.5, 0.12
+"""Shares of the echo in what is heard: it is surely there, it is hardly there."""
 _LOUDEST = 4.0
 """Gain of power above which it is no echo, but somebody who says the same."""
-_LOST = 8
+_LEAST_LEFT, _MOST_LEFT = 1e-3, 0.06
+"""What a filter always leaves of the echo, as a share of its power."""
+_MERE, _SETTLED = 4.0, 8.0
+"""Times as much as that: there is nothing else in it; there is no need to look for a better one."""
+_LOWERED = np.float32(0.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,27 +58,42 @@ class Cleaned:
     found: bool = False
 
 
+@dataclass(slots=True)
+class _Guess:
+    """Another filter, that has yet to show that it is better; energies on the samples since."""
+
+    taps: Samples
+    samples: int = 0
+    heard: float = 0.0
+    made: float = 0.0
+    left: float = 0.0
+    left_by_other: float = 0.0
+
+
 class EchoCanceller:
     """The echo of one stream."""
 
     def __init__(self, reference: EchoReference) -> None:
         """Begins without knowing the delay; `reference` is what was sent."""
         self._reference = reference
-        self._heard: Samples = np.zeros(0, np.float32)
+        self._heard = Track()
         self._now = 0
         self._delay: int | None = None
-        self._filter: Samples = np.zeros(_TAPS, np.float32)
-        self._share = 0.0
+        self._room = Room(np.zeros(0, np.float32), 1.0)
+        self._learnt = 0
+        self._left = _MOST_LEFT
+        self._settled = True
+        self._guess: _Guess | None = None
+        self._guesses = 0
         self._waited = 0
         self._patience = _EVERY
-        self._misses = 0
 
     @property
     def delay(self) -> float | None:
         """Seconds between sending and hearing; None while no echo is known."""
         return None if self._delay is None else self._delay / SAMPLE_RATE
 
-    async def feed(self, samples: Samples) -> Cleaned:
+    def feed(self, samples: Samples) -> Cleaned:
         """Takes the microphone's sound.
 
         Args:
@@ -77,118 +102,134 @@ class EchoCanceller:
         Returns:
             It without the echo.
         """
+        self._heard.write(self._now, samples)
         self._now += len(samples)
-        self._heard = np.concatenate([self._heard, samples])[-_FIT:]
+        self._heard.forget(self._now - _LENGTH)
         if not len(samples) or not self._reference.audible(self._now):
             return Cleaned(samples)
         self._waited += len(samples)
-        found = False
-        if self._waited >= self._patience and _power(samples) > _FLOOR**2:
-            self._waited = 0
-            found = await asyncio.to_thread(self._work)
-        if self._delay is None:
+        if power(samples) < _QUIET:
             return Cleaned(samples)
-        return Cleaned(self._subtract(samples, self._delay), found)
-
-    def _work(self) -> bool:
+        clean = samples
         if self._delay is not None:
-            self._follow(self._delay)
-            if self._misses < _LOST:
-                return False
-        return self._search()
-
-    def _search(self) -> bool:
-        heard = self._heard[-_SEARCH:]
-        first = self._now - _SEARCH - round(LATEST_S * SAMPLE_RATE)
-        last = self._now - round(EARLIEST_S * SAMPLE_RATE)
-        sent = self._reference.window(first, last)
-        if len(heard) < _SEARCH or _power(heard) < _FLOOR**2 or _power(sent) < _FLOOR**2:
-            return False
+            clean = self._subtract(samples, self._delay)
+        if self._delay is not None:
+            self._learn(self._delay)
+            if self._settled or self._guess:
+                return Cleaned(clean)
+        if self._waited < self._patience:
+            return Cleaned(clean)
+        self._waited = 0
         # Who has no echo does not pay for the search all the time.
         self._patience = min(self._patience + _EVERY // 16, _SLOWEST)
-        delay = self._now - _SEARCH - (first + _best_match(heard, sent))
-        fit = self._fit(delay, _SEARCH)
-        if fit is None or fit[1] < _FOUND:
-            return False
-        self._filter, self._share = fit
-        self._delay, self._misses, self._patience = delay, 0, _EVERY
-        return True
-
-    def _follow(self, delay: int) -> None:
-        fit = self._fit(delay, len(self._heard))
-        if fit is None:
-            # Nothing was heard or sent: the last filter stays good.
-            return
-        taps, self._share = fit
-        if self._share < _HARDLY:
-            self._filter = np.zeros(_TAPS, np.float32)
-            self._misses += 1
-            return
-        self._misses = 0
-        moved = int(np.argmax(np.abs(taps))) - _LEAD
-        if self._share >= _FOUND and abs(moved) > _LEAD // 2:
-            self._delay = delay + moved
-            taps = np.roll(taps, -moved)
-        self._filter = taps
-
-    def _fit(self, delay: int, length: int) -> tuple[Samples, float] | None:
-        """The filter that makes the last `length` samples of what was sent, and its share in them.
-
-        Least squares. None where nothing was heard or sent, or the filter would be no echo's.
-        """
-        heard = self._heard[-length:]
-        end = self._now - delay + _LEAD
-        sent = self._reference.window(end - length - _TAPS + 1, end)
-        power = _power(heard)
-        if power < _FLOOR**2 or _power(sent) < _FLOOR**2:
-            return None
-        wanted = np.correlate(sent, heard, "valid")[::-1].astype(np.float64)
-        products = _products(sent.astype(np.float64), length)
-        products[np.diag_indices(_TAPS)] += 1e-4 * products[0, 0] + 1e-9
-        taps = np.linalg.solve(products, wanted)
-        share = float(2 * wanted @ taps - taps @ products @ taps) / length / power
-        if share * power > _LOUDEST * _power(sent):
-            return None
-        return taps.astype(np.float32), share
+        delay = self._search(_LENGTH if self._delay is None else _MOVED_LENGTH)
+        if delay is not None:
+            return Cleaned(self._subtract(samples, delay), True)
+        if self._delay is not None:
+            self._try_another(self._delay)
+        return Cleaned(clean)
 
     def _subtract(self, samples: Samples, delay: int) -> Samples:
-        end = self._now - delay + _LEAD
-        sent = self._reference.window(end - len(samples) - _TAPS + 1, end)
-        rest = samples - np.convolve(sent, self._filter, "valid").astype(np.float32)
-        before, after = _power(samples), _power(rest)
+        sent = self._sent(delay, len(samples))
+        echo = np.convolve(sent, self._room.taps, "valid")
+        rest = samples - echo
+        before, made, after = power(samples), power(echo), power(rest)
+        if self._guess:
+            self._prove(self._guess, samples, sent, min(before, after))
+        self._settled = made < _QUIET or after < _SETTLED * self._left * made
         if after >= before:
             return samples
-        if self._share > _WHOLLY and after < (1 - _WHOLLY) * before:
-            # What is left of a mere echo is what the filter could not make: nothing to listen to.
-            return rest * np.float32(0.1)
+        if made > _QUIET and after < _MERE * self._left * made:
+            self._left = max(_LEAST_LEFT, self._left + 0.1 * (after / made - self._left))
+            # What the filter could not make of a mere echo: nothing to listen to.
+            return rest * _LOWERED
+        self._left = min(_MOST_LEFT, self._left * 1.02)
         return rest
 
+    def _learn(self, delay: int) -> None:
+        self._learnt = max(self._learnt, self._now - _LENGTH)
+        while self._learnt + BLOCK <= self._now:
+            self._learnt += BLOCK
+            heard = self._heard.window(self._learnt - BLOCK, self._learnt)
+            end = self._learnt - delay + _LEAD
+            sent = self._reference.window(end - BLOCK - TAPS, end)
+            if power(sent) > _QUIET:
+                self._room.learn(heard, sent)
 
-def _best_match(heard: Samples, sent: Samples) -> int:
-    """Where in `sent` lies what is most like `heard`, whatever the colours of the two."""
-    size = 1 << (len(heard) + len(sent) - 1).bit_length()
-    cross = np.fft.rfft(sent, size) * np.conj(np.fft.rfft(heard, size))
-    weight = np.abs(cross)
-    cross /= weight + 1e-3 * weight.max() + 1e-20
-    match = np.fft.irfft(cross, size)[: len(sent) - len(heard) + 1]
-    return int(np.argmax(match))
+    def _search(self, length: int) -> int | None:
+        """Looks for a delay that is not the one in use, and goes by it."""
+        heard = self._heard.window(self._now - length, self._now)
+        first = self._now - length - round(LATEST_S * SAMPLE_RATE)
+        sent = self._reference.window(first, self._now - round(EARLIEST_S * SAMPLE_RATE))
+        if self._now < length or power(heard) < _QUIET or power(sent) < _QUIET:
+            return None
+        place = best_match(heard, sent)
+        if place is None:
+            return None
+        delay = self._now - length - (first + place)
+        share = _FOUND
+        if self._delay is not None:
+            if abs(delay - self._delay) < _LEAD:
+                return None
+            known = np.convolve(self._sent(self._delay, length), self._room.taps, "valid")
+            share = max(share, 1.2 - power(heard - known) / power(heard))
+        found = self._fit(delay, length, np.zeros(_FIRST_TAPS, np.float32))
+        if found is None or found.share < share:
+            return None
+        self._delay, self._patience = delay, _EVERY
+        self._use(found.taps, 1 - found.share)
+        return delay
 
+    def _try_another(self, delay: int) -> None:
+        """Guesses how the room has changed at once: in loudness, or altogether."""
+        self._guesses += 1
+        heard = self._heard.window(self._now - _MOVED_LENGTH, self._now)
+        sent = self._sent(delay, _MOVED_LENGTH)
+        if self._guesses % 2:
+            echo = np.convolve(sent, self._room.taps, "valid")
+            gain = max(0.0, float(echo @ heard) / (float(echo @ echo) + 1e-9))
+            self._guess = _Guess(self._room.scale(gain))
+            return
+        found = self._fit(delay, _MOVED_LENGTH, self._room.taps[:_FIRST_TAPS])
+        if found:
+            taps = np.zeros(TAPS, np.float32)
+            taps[:_FIRST_TAPS] = found.taps
+            self._guess = _Guess(taps)
 
-def _products(sent: npt.NDArray[np.float64], length: int) -> npt.NDArray[np.float64]:
-    """Products of all pairs of the signals of `length` samples that lie one sample apart in `sent`.
+    def _prove(self, guess: _Guess, samples: Samples, sent: Samples, left_by_other: float) -> None:
+        echo = np.convolve(sent, guess.taps, "valid")
+        count, heard = len(samples), power(samples)
+        guess.samples += count
+        guess.heard += count * heard
+        guess.made += count * power(echo)
+        guess.left += count * min(heard, power(samples - echo))
+        guess.left_by_other += count * left_by_other
+        if guess.samples < _TRIAL:
+            return
+        self._guess = None
+        if guess.left > _BETTER * guess.left_by_other:
+            return
+        self._patience = _EVERY
+        if guess.made < _GONE * guess.heard:
+            self._delay = None
+        else:
+            self._use(guess.taps, guess.left / guess.made)
 
-    The first row is computed; along each diagonal one sample enters and one leaves. A product of
-    whole matrices would be simpler, and keep every core of the machine busy.
-    """
-    count = len(sent) - length + 1
-    products = np.empty((count, count))
-    products[0] = products[:, 0] = np.correlate(sent, sent[count - 1 :], "valid")[::-1]
-    enters, leaves = sent[count - 2 :: -1], sent[length + count - 2 : length - 1 : -1]
-    for row in range(count - 1):
-        step = enters[row] * enters - leaves[row] * leaves
-        products[row + 1, 1:] = products[row, :-1] + step
-    return products
+    def _use(self, taps: Samples, left: float) -> None:
+        self._room, self._learnt = Room(taps, left), self._now
+        self._guess, self._settled = None, True
+        self._left = min(max(left, _LEAST_LEFT), _MOST_LEFT)
 
+    def _fit(self, delay: int, length: int, taps: Samples) -> Fit | None:
+        """The first taps, of the last `length` samples; None where they would be no echo's."""
+        heard = self._heard.window(self._now - length, self._now)
+        sent = self._sent(delay, length, len(taps))
+        if power(heard) < _QUIET or power(sent) < _QUIET:
+            return None
+        found = fit(heard, sent, taps)
+        return found if found.share * power(heard) < _LOUDEST * power(sent) else None
 
-def _power(samples: npt.NDArray[np.floating]) -> float:
-    return float(np.dot(samples, samples)) / len(samples)
+    def _sent(self, delay: int, length: int, taps: int = TAPS) -> Samples:
+        """What makes the echo in the last `length` samples."""
+        end = self._now - delay + _LEAD
+        return self._reference.window(end - length - taps + 1, end)

@@ -9,14 +9,12 @@ also where the client never sends a sound. Not for finding the delay (`canceller
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-import numpy as np
-import numpy.typing as npt
 from parley.conversation.v1 import conversation_pb2
 from parley_core.audio import Resampler, pcm16_to_float
 
+from parley_gateway.echo.track import Samples, Track
 from parley_gateway.vad import SAMPLE_RATE
 
-Samples = npt.NDArray[np.float32]
 Response = conversation_pb2.StreamingConverseResponse
 
 _LONGEST_AHEAD = 180 * SAMPLE_RATE
@@ -38,8 +36,7 @@ class EchoReference:
         self._waiting: deque[tuple[str, bytes]] = deque(maxlen=_MAX_WAITING)
         self._response = ""
         self._resampler = Resampler(sample_rate, SAMPLE_RATE)
-        self._begin = 0
-        self._sound: Samples = np.zeros(0, np.float32)
+        self._track = Track()
 
     def sent(self, response_id: str, pcm: bytes) -> None:
         """Takes a piece of a response, PCM_S16LE, when it leaves."""
@@ -49,32 +46,22 @@ class EchoReference:
         """Whether anything may be heard at sample `now`, or was within the time that is kept."""
         while self._waiting:
             self._place(*self._waiting.popleft(), now)
-        return now < self._end + self._keep
+        return now < self._track.end + self._keep
 
     def window(self, begin: int, end: int) -> Samples:
         """The sound between two samples of the microphone's clock."""
-        window = np.zeros(end - begin, np.float32)
-        first, last = max(begin, self._begin), min(end, self._end)
-        if first < last:
-            there = self._sound[first - self._begin : last - self._begin]
-            window[first - begin : last - begin] = there
-        return window
-
-    @property
-    def _end(self) -> int:
-        return self._begin + len(self._sound)
+        return self._track.window(begin, end)
 
     def _place(self, response_id: str, pcm: bytes, now: int) -> None:
-        begin = max(self._end, now)
+        begin = max(self._track.end, now)
         if response_id != self._response:
             self._response = response_id
             self._resampler = Resampler(self._rate, SAMPLE_RATE)
             begin = now
         samples = self._resampler.feed(pcm16_to_float(pcm))
         if begin + len(samples) <= now + _LONGEST_AHEAD:
-            oldest = min(begin, max(self._begin, now - self._keep))
-            self._sound = np.concatenate([self.window(oldest, begin), samples])
-            self._begin = oldest
+            self._track.forget(now - self._keep)
+            self._track.write(begin, samples)
 
 
 def overheard(
