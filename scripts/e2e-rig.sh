@@ -28,6 +28,7 @@ machine() {
   ip -o link | awk '{print "link", $2}' | sed 's/@.*//' | sort
   ip -4 route | sed 's/^/route /' | sort
   find /sys/fs/cgroup -maxdepth 3 -type d -name "$name-node*" | sed 's/^/cgroup /' | sort
+  losetup --list --noheadings --output NAME,BACK-FILE | sed 's/^/loop /' | sort
 }
 namespaces_of_nodes() {  # that no process outside shares
   local node pid
