@@ -16,7 +16,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    names = {name: -1 for name in FIRST} | {name: 1 + at for at, name in enumerate(LAST)}
+    names = dict.fromkeys(FIRST, -1) | {name: 1 + at for at, name in enumerate(LAST)}
     items.sort(key=lambda item: names.get(item.path.name, 0))
 
 
