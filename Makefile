@@ -28,7 +28,7 @@ down: ## Stop it
 test: setup ## Unit, contract, golden and end-to-end tests on this machine
 	@scripts/test.sh
 
-test-vllm: setup-vllm ## The engine contract and the language model services on vLLM (CPU), in .venv-vllm
+test-vllm: setup setup-vllm ## The engine contract, the language model services and the constellation on vLLM (CPU)
 	@scripts/test-vllm.sh
 
 e2e: setup ## End-to-end tests alone, against real processes

@@ -59,3 +59,6 @@ def test_an_unknown_benchmark_is_a_usage_error() -> None:
     with pytest.raises(SystemExit) as exit_info:
         main(["no-such-bench"])
     assert exit_info.value.code == 2
+    with pytest.raises(SystemExit) as exit_info:
+        main(["prefill", "--threads", "0"])
+    assert exit_info.value.code == 2

@@ -6,12 +6,22 @@ pytestmark = pytest.mark.unit
 
 def pick(deadlines: dict[str, float], most: int = 1000, frames: int = 100) -> list[str]:
     return choose(
-        list(deadlines), deadlines.__getitem__, lambda _: frames, now=10.0, reserve=0.3, most=most
+        list(deadlines),
+        lambda name: not name.startswith("new"),
+        deadlines.__getitem__,
+        lambda _: frames,
+        now=10.0,
+        reserve=0.3,
+        most=most,
     )
 
 
 def test_streams_without_sound_move_before_those_that_have_some_left() -> None:
-    assert pick({"far ahead": 30.0, "dry soon": 10.2, "dry": 9.9, "new": 9.0}) == ["new", "dry"]
+    assert pick({"far ahead": 30.0, "dry soon": 10.2, "dry": 9.9, "drier": 9.0}) == ["drier", "dry"]
+
+
+def test_newcomers_move_before_streams_that_ran_dry_long_ago() -> None:
+    assert pick({"dry": 1.0, "newer": 9.8, "new": 9.5, "far ahead": 30.0}) == ["new", "newer"]
 
 
 def test_streams_that_run_dry_soon_move_before_those_far_ahead() -> None:

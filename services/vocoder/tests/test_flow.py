@@ -2,6 +2,7 @@ import pytest
 import torch
 from parley_vocoder.contract import FlowModel
 from parley_vocoder.decoder import Decoder
+from parley_vocoder.engine.flow.estimator import mish
 from parley_vocoder.engine.flow.length_regulator import even_positions, sample_at
 from parley_vocoder.engine.flow.masked import GroupNorm, Mask
 from parley_vocoder.engine.flow.solver import TimeGrid, Trajectory, euler_step
@@ -76,6 +77,13 @@ def test_interpolation_is_that_of_torch() -> None:
     ours = sample_at(hidden, even_positions(31, 64))
     theirs = torch.nn.functional.interpolate(hidden.transpose(1, 2), size=64, mode="linear")
     assert torch.allclose(ours, theirs.transpose(1, 2), atol=1e-5)
+
+
+def test_mish_is_that_of_torch_at_every_size_and_type() -> None:
+    x = torch.cat([torch.linspace(-120, 120, 4801), torch.tensor([0.0, 1e-20, -1e-20, 1e30])])
+    exact = torch.nn.functional.mish(x.double()).float()
+    assert torch.allclose(mish(x), exact, rtol=1e-6, atol=1e-6)
+    assert torch.equal(mish(x.bfloat16()), torch.nn.functional.mish(x.bfloat16()))
 
 
 def test_the_time_grid_covers_zero_to_one() -> None:

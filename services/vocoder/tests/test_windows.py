@@ -1,3 +1,4 @@
+import itertools
 from itertools import pairwise
 
 import pytest
@@ -65,6 +66,14 @@ def test_the_first_chunk_is_small_and_later_windows_are_all_alike() -> None:
     assert [round(size) for size in groups[:4]] == [1, 2, 4, 4]
     assert len({window.frames_to - window.emit_from for window in windows[2:-1]}) == 1
     assert len({window.emit_from - window.frames_from for window in windows[2:]}) == 1
+
+
+def test_a_listener_never_runs_dry_when_tokens_come_1_6_times_as_fast_as_they_sound() -> None:
+    settings = WindowSettings()
+    first, *later = list(itertools.accumulate(settings.ramp + settings.ramp[-1:] * 5))
+    begun = (first + settings.look_ahead) / 1.6
+    for heard, end in pairwise([first, *later]):
+        assert (end + settings.look_ahead) / 1.6 <= begun + heard
 
 
 def test_nothing_is_decoded_before_its_look_ahead_arrived() -> None:

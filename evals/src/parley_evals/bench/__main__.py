@@ -1,4 +1,4 @@
-"""`python -m parley_evals.bench [--strict] [NAME ...]`: runs benchmarks and prints their table."""
+"""`python -m parley_evals.bench [NAME ...]`: runs benchmarks and prints their table."""
 
 import argparse
 import asyncio
@@ -73,12 +73,20 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m parley_evals.bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}")
     parser.add_argument("--strict", action="store_true", help="exit 1 when a target is missed")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        help="of torch; with 1, the default, CPU time is what one core would take; with more,"
+        " on an idle machine, wall time tells what both sides make of all cores",
+    )
     chosen = parser.parse_args(arguments)
     unknown = [name for name in chosen.names if name not in BENCHES]
     if unknown:
         parser.error(f"no benchmark {unknown[0]}; there are {', '.join(BENCHES)}")
-    # One thread: CPU time is then what a core of its own would take.
-    torch.set_num_threads(1)
+    if chosen.threads < 1:
+        parser.error("--threads is 1 at least")
+    torch.set_num_threads(chosen.threads)
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
     for line in environment.describe():
         console.print(line)

@@ -3,7 +3,9 @@
 The v1 flow sees its whole input, so each window is decoded by itself: some tokens before the part
 that is emitted (left context), the part (chunk), some after it (look-ahead). The first chunk is
 small so that sound starts early, later ones grow to a fixed size, so the cost of a second of sound
-does not depend on the length of the utterance.
+does not depend on the length of the utterance. With the default growth a listener never runs dry
+when tokens come 1.6 times as fast as they sound; of what is computed, prompt and context are then
+half, not more.
 
 Invariants: the windows depend on the number of tokens only, never on when they arrive; chunks tile
 the utterance; after the last one exactly `FrameClock.frames(all tokens)` frames have been emitted,
@@ -29,7 +31,7 @@ class WindowSettings:
         max_prompt_frames: longest voice prompt that a window carries; of a longer one the end.
     """
 
-    ramp: tuple[int, ...] = (2, 3, 5, 8, 12, 18, 24)
+    ramp: tuple[int, ...] = (2, 3, 5, 8, 12, 20, 32)
     left_context: int = 6
     look_ahead: int = 2
     fade_frames: int = 8

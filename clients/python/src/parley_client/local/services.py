@@ -107,7 +107,16 @@ def plan_services(
         }
         | ({"ENGINE": engine} if engine else {}),
         "vocoder": {"WEIGHTS": str(weights / TTS_FOLDER)}
-        | ({"ENGINE": "triton", "TRITON__ADDRESS": triton_address} if triton_address else {}),
+        | (
+            {
+                "ENGINE": "triton",
+                "TRITON__ADDRESS": triton_address,
+                # Both are started here: how long to wait is said once, by the one who waits.
+                "TRITON__READY_TIMEOUT_S": "86400",
+            }
+            if triton_address
+            else {}
+        ),
         "asr-context": {
             "WEIGHTS": str(weights / TOKENIZER_FOLDER),
             "TEXT_TOKENIZER": str(weights / CHAT_FOLDER),

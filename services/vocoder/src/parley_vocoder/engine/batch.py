@@ -1,8 +1,8 @@
 """Chooses which windows take an Euler step together; no tensors, no clock of its own.
 
-First go streams whose listeners hear nothing now: newcomers, and those that ran dry. Then those who
-will run dry soon, then the others. So a newcomer's small first window is not held up by the large
-windows of streams that still have sound to play.
+First go newcomers, whose listeners have heard nothing yet: their first window is small, so on an
+overloaded machine they hold the others up little, while the large windows of streams that ran dry
+would hold them up much. Then go streams that ran dry, then those that will soon, then the others.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +16,7 @@ _MIN_FILL = 0.75
 
 def choose(
     ready: Sequence[T],
+    heard: Callable[[T], bool],
     deadline: Callable[[T], float],
     length: Callable[[T], int],
     now: float,
@@ -26,6 +27,7 @@ def choose(
 
     Args:
         ready: windows between noise and mel.
+        heard: whether the listener of a window has heard anything.
         deadline: when the listener of a window runs dry, seconds on the clock of `now`.
         length: frames of a window.
         now: current time.
@@ -36,9 +38,10 @@ def choose(
     ordered = sorted(ready, key=deadline)
     urgent = [item for item in ordered if deadline(item) - reserve <= now]
     silent = [item for item in urgent if deadline(item) <= now]
+    new = [item for item in silent if not heard(item)]
     chosen: list[T] = []
     frames = 0
-    for item in silent or urgent or ordered:
+    for item in new or silent or urgent or ordered:
         frames += length(item)
         if chosen and frames > most:
             break

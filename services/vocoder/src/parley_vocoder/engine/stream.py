@@ -115,6 +115,11 @@ class TorchStream:
         return self._undelivered < self._max_ahead
 
     @property
+    def heard(self) -> bool:
+        """Worker: whether the listener has something to hear."""
+        return self._first_sound is not None
+
+    @property
     def deadline(self) -> float:
         """Worker: when the listener runs dry, on the engine's clock, playing since first sound."""
         if self.request.whole:

@@ -41,6 +41,19 @@ class TimeMlp(nn.Module):
         return out
 
 
+def mish(x: Tensor) -> Tensor:
+    """Give x * tanh(softplus(x)).
+
+    On CPUs torch's own kernel takes 2.5 times as long and was a fifth of an Euler step.
+    """
+    if x.device.type != "cpu" or x.dtype != torch.float32:
+        return F.mish(x)
+    # With e = exp(x): tanh(log(1 + e)) = n / (n + 2), n = e (e + 2); from 20 on that is 1.
+    e = x.clamp(max=20).exp_()
+    n = (e + 2).mul_(e)
+    return (n / (n + 2)).mul_(x)
+
+
 class ConvBlock(nn.Module):
     """Conv k3, GroupNorm(8), Mish (`block.0`, `block.1`)."""
 
@@ -53,7 +66,7 @@ class ConvBlock(nn.Module):
     def forward(self, x: Tensor, mask: Mask | None) -> Tensor:
         """`[B, Cin, T]` to `[B, Cout, T]`."""
         conv, norm = self.block
-        return zero_padding(F.mish(norm(conv(zero_padding(x, mask)), mask)), mask)
+        return zero_padding(mish(norm(conv(zero_padding(x, mask)), mask)), mask)
 
 
 class ResnetBlock(nn.Module):
