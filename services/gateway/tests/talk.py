@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import asynccontextmanager
 
+from gateway_fake import PATIENCE
 from parley.audio.v1 import audio_pb2
 from parley.conversation.v1 import conversation_pb2 as pb
 from parley_core.audio import float_to_pcm16
@@ -46,7 +47,7 @@ class Talk:
 
     async def until(self, kind):
         """The next response of this kind; those on the way are in `seen`."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 response = await self.call.read()
                 assert hasattr(response, "sequence"), f"the stream ended before {kind}"
@@ -56,7 +57,7 @@ class Talk:
 
     async def rest(self):
         """Everything up to the end of the stream."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while hasattr(response := await self.call.read(), "sequence"):
                 self.seen.append(response)
         return self.seen

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import AsyncExitStack
 
 import pytest
+from gateway_fake import PATIENCE
 from gateway_fakes import WORDS, fake_stages, text
 from gateway_harness import settings_for
 from gateway_talk import setup
@@ -41,6 +42,9 @@ async def test_a_client_that_takes_no_audio_holds_the_chat_up():
         reply = Reply(PLAN, stages, TurnLatency("ask"), emit)
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(reply.run())
+            async with asyncio.timeout(PATIENCE):
+                while not any(isinstance(each, ReplyAudio) for each in seen):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
             before = -1
             while len(seen) > before:
                 before = len(seen)
@@ -89,12 +93,15 @@ async def test_a_conversation_whose_client_takes_nothing_is_not_written_ahead_fo
         running = tasks.create_task(runner.run(requests()))
         # So few words fit into the buffers between: the stage is through, the session is not.
         await fakes.chat.finished.wait()
+        async with asyncio.timeout(PATIENCE):
+            while runner._outbox._room.is_set():  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
         before = -1
         while len(runner._outbox._waiting) > before:
             before = len(runner._outbox._waiting)
             await asyncio.sleep(0.2)
         assert 8 < before < 32
         reading.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await completed.wait()
         running.cancel()

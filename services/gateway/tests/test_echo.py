@@ -158,7 +158,7 @@ async def test_a_delay_that_moves_is_followed(model):
 
 @pytest.mark.unit
 def test_a_track_is_silent_where_nothing_was_written_and_keeps_the_latest():
-    track, whole = Track(), np.zeros(100_000, np.float32)
+    track, whole = Track(), np.zeros(400_000, np.float32)
     source = np.random.default_rng(0)
     end = 0
     for _ in range(300):
@@ -191,10 +191,11 @@ def test_what_is_kept_is_bounded_and_old_sound_is_forgotten():
     assert not reference.audible(now + 5 * SAMPLE_RATE)
 
 
-def agent(gateway):
-    """A reply of six seconds that sounds like speech."""
-    gateway.stages.vocoder.voice = float_to_pcm16(speech(8.0, rate=RATE, pitch=140.0))
-    gateway.stages.tts.groups = 8
+def agent(gateway, times=1):
+    """A reply of six seconds, or so many times as long, that sounds like speech."""
+    voice = float_to_pcm16(speech(8.0, rate=RATE, pitch=140.0))
+    gateway.stages.vocoder.voice = voice * times
+    gateway.stages.tts.groups = 8 * times
 
 
 async def reply_sound(talk):
@@ -226,7 +227,8 @@ async def test_a_reply_that_the_microphone_returns_plays_to_its_end(gateway, del
 @pytest.mark.contract
 @pytest.mark.parametrize("decibels", [-6, -30])
 async def test_a_user_who_talks_over_the_echo_interrupts(gateway, decibels):
-    agent(gateway)
+    # By the clock it plays longer than a busy machine takes to hear the user.
+    agent(gateway, times=5)
     async with talking(gateway, config=config()) as talk:
         await talk.write("tell me a story")
         sent = await reply_sound(talk)
@@ -240,7 +242,7 @@ async def test_a_user_who_talks_over_the_echo_interrupts(gateway, decibels):
 
 @pytest.mark.contract
 async def test_a_client_that_cancels_echo_is_taken_at_its_word(gateway):
-    agent(gateway)
+    agent(gateway, times=5)
     async with talking(gateway, config=config(echo_cancelled=True)) as talk:
         await talk.write("tell me a story")
         sent = await reply_sound(talk)
