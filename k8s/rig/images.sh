@@ -72,16 +72,22 @@ unshare --mount --propagation private bash -Eeuo pipefail -c '
   ENGINE=buildah BASE=localhost/python:bookworm TORCH_INDEX= \
     BUILD_ARGS="--quiet --layers --volume $cache/wheels:/wheels:ro --volume $cache/pip.conf:/etc/pip.conf:ro" \
     scripts/images.sh
-  rm -rf "${out:?}"/*
   names=(gateway tokenizer chat-llm tts vocoder asr-context tools)
   [ -z "${WEIGHTS:-}" ] || names+=(weights)
-  images=(parley-redis:bookworm)
+  images=(parley-redis:bookworm) sources=()
   for name in "${names[@]}"; do images+=("parley-$name:$tag"); done
   for image in "${images[@]}"; do
     from=localhost/$image
     buildah inspect --type image "$from" >/dev/null 2>&1 || from=docker.io/library/$image
-    skopeo --insecure-policy copy --quiet --dest-oci-accept-uncompressed-layers "containers-storage:$from" \
-      "oci:$out:docker.io/library/$image"
+    sources+=("$from")
   done
+  state=$(for from in "${sources[@]}"; do echo "$from"; buildah inspect --type image --format "{{.FromImageID}}" "$from"; done)
+  [ "$(cat "$out.state" 2>/dev/null)" != "$state" ] || exit 0
+  rm -rf "$out.state" "${out:?}"/*
+  for from in "${sources[@]}"; do
+    skopeo --insecure-policy copy --quiet --dest-oci-accept-uncompressed-layers "containers-storage:$from" \
+      "oci:$out:docker.io/library/${from##*/}"
+  done
+  echo "$state" > "$out.state"
 '
 echo "rig images: $(du -sh "$out" | cut -f1) in $out"
