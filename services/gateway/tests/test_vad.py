@@ -70,6 +70,22 @@ async def test_streams_that_are_judged_together_do_not_share_state(model):
         assert edge.probability == pytest.approx(single.probability, abs=1e-4)
 
 
+async def test_a_muted_microphone_is_not_judged_and_speech_behind_it_is_found(model):
+    judged = 0
+
+    async def judge(window, state):
+        nonlocal judged
+        judged += 1
+        return model.probability(window, state)
+
+    hiss = np.random.default_rng(0).normal(0, 1e-4, 160_000).astype(np.float32)
+    detector = SpeechDetector(judge)
+    assert await detector.feed(hiss) == []
+    assert judged < 20
+    start, stop = await detector.feed(np.concatenate([vowels(1.0), silence(1.0)]))
+    assert (start.offset, stop.offset) == pytest.approx((10.0, 11.0), abs=0.1)
+
+
 class Counting:
     """A model that notes how many frames came together, and fails when told."""
 

@@ -2,7 +2,8 @@
 
 Contract: mono float32 at 16 kHz in, in any lengths; `SpeechEdge`s on the clock of that audio out.
 The model is shared and holds no state; each stream has a `SpeechDetector` of its own. Inference is
-synchronous (about 0.1 ms for a frame of 32 ms); streams are judged together by `vad_batch`.
+synchronous (about 0.1 ms for a frame of 32 ms); streams are judged together by `vad_batch`. What
+is too quiet to be heard, as from a microphone that is muted or gated, is not judged for long.
 Source: the ONNX file of the PyPI package silero-vad, which takes 512 samples behind the 64 before.
 Not for: deciding that a turn has ended (`turns`), or resampling.
 """
@@ -20,6 +21,10 @@ SAMPLE_RATE = 16_000
 FRAME = 512
 _CONTEXT = 64
 _STATE_SHAPE = (2, 1, 128)
+_INAUDIBLE = FRAME * 3e-4**2
+"""Energy of a frame below which it is no speech, whatever was before: -70 dB of full scale."""
+_REST_AFTER = 16
+"""Frames as quiet as that, half a second, after which the next is not judged."""
 
 Samples = npt.NDArray[np.float32]
 Judge = Callable[[Samples, Samples], Awaitable[tuple[float, Samples]]]
@@ -115,7 +120,7 @@ class SpeechDetector:
         self._state: Samples = np.zeros(_STATE_SHAPE, np.float32)
         self._window: Samples = np.zeros(_CONTEXT + FRAME, np.float32)
         self._pending: Samples = np.zeros(0, np.float32)
-        self._frames = self._began = 0
+        self._frames = self._began = self._inaudible = 0
         self._speaking = False
         self._edge_frames = 0
         self._edge_sum = 0.0
@@ -152,7 +157,9 @@ class SpeechDetector:
         """
         edges: list[SpeechEdge] = []
         for window in self._windows(samples):
-            probability, self._state = await self._judge(window, self._state)
+            probability = 0.0
+            if not self._at_rest(window):
+                probability, self._state = await self._judge(window, self._state)
             edge = self._edge(probability)
             if edge:
                 edges.append(edge)
@@ -165,6 +172,11 @@ class SpeechDetector:
         for begin in range(0, whole, FRAME):
             self._window = np.concatenate([self._window[-_CONTEXT:], audio[begin : begin + FRAME]])
             yield self._window
+
+    def _at_rest(self, window: Samples) -> bool:
+        frame = window[_CONTEXT:]
+        self._inaudible = self._inaudible + 1 if np.dot(frame, frame) < _INAUDIBLE else 0
+        return not self._speaking and self._inaudible > _REST_AFTER
 
     def _edge(self, probability: float) -> SpeechEdge | None:
         self._frames += 1

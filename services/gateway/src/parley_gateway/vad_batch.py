@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from parley_gateway.vad import Samples, SileroVad
 
-_EVERY_S = 0.008
+_EVERY_S = 0.016
 _Answer = tuple[float, Samples]
 
 

@@ -102,11 +102,11 @@ class EchoCanceller:
         Returns:
             It without the echo.
         """
-        self._heard.write(self._now, samples)
-        self._now += len(samples)
-        self._heard.forget(self._now - _LENGTH)
+        begin, self._now = self._now, self._now + len(samples)
         if not len(samples) or not self._reference.audible(self._now):
             return Cleaned(samples)
+        self._heard.write(begin, samples)
+        self._heard.forget(self._now - _LENGTH)
         self._waited += len(samples)
         if power(samples) < _QUIET:
             return Cleaned(samples)

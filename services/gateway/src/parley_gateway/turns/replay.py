@@ -83,7 +83,11 @@ def generate(speakers: int, turns: int, seed: int) -> list[Speaker]:
 
 
 def replay(policy: Callable[[], EndOfTurnPolicy], speakers: Sequence[Speaker]) -> Score:
-    """Lets a new policy listen to each speaker; it learns from pauses as the controller has it."""
+    """Lets a new policy listen to each speaker.
+
+    As in a conversation it learns from the pauses that it waited out: how long one would have been
+    that it took for the end, nobody knows.
+    """
     dead_air: list[float] = []
     pauses = cuts = turns = turns_cut = 0
     for speaker in speakers:
@@ -96,8 +100,10 @@ def replay(policy: Callable[[], EndOfTurnPolicy], speakers: Sequence[Speaker]) -
                     dead_air.append(needed)
                     continue
                 pauses += 1
-                cuts += needed <= each.length
-                judge.learn(each.length)
+                if needed <= each.length:
+                    cuts += 1
+                else:
+                    judge.learn(each.length)
             turns += 1
             turns_cut += cuts > cut_before
     return Score(tuple(dead_air), cuts / max(1, pauses), turns_cut / max(1, turns))
