@@ -10,6 +10,7 @@ module only calls them.
 import hashlib
 import importlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -112,6 +113,8 @@ def seed(folder: Path, number: int, report: Report = lambda title, done, total: 
         )
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
+    # Small tensors: on a busy machine several threads wait for each other for minutes.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         partial.mkdir(parents=True)
         for done, model in enumerate(MODELS):
