@@ -6,5 +6,5 @@ cd "$(dirname "$0")/.."
 parley=.venv/bin/parley
 state=.parley/demo
 trap '"$parley" down --state "$state" >/dev/null 2>&1 || true' EXIT
-"$parley" up --state "$state" ${1:+--weights "$1"}
+"$parley" up --state "$state" --weights "${1:-weights/pocket}"
 .venv/bin/python scripts/demo.py --state "$state" --out demo-output
