@@ -1,13 +1,11 @@
 """Both language models on vLLM, everything else as ever: the answers are torch's, token for token.
 
 Started by `make test-vllm`, from the environment of the other services: `parley up` finds
-``.venv-vllm`` by itself. Without it there is nothing to test here.
+``.venv-vllm`` by itself, and without it this fails.
 """
 
 import pytest
 from constellation import DATA, Constellation
-from parley_client.local.errors import LocalError
-from parley_client.local.preflight import vllm_python
 
 pytestmark = pytest.mark.vllm
 
@@ -16,10 +14,6 @@ QUESTIONS = [DATA / f"{name}.wav" for name in ("question", "sum", "weather")]
 
 @pytest.fixture(scope="module")
 def vllm(processes, tmp_path_factory):
-    try:
-        vllm_python()
-    except LocalError as error:
-        pytest.skip(str(error))
     made = Constellation(tmp_path_factory.mktemp("vllm") / "state", {})
     weights = processes.status_file()["weights"]
     up = made.parley("up", "--engine", "vllm", "--weights", weights, "--timeout", 500, timeout=520)

@@ -61,8 +61,7 @@ async def test_trace_tenant_and_deadline_travel_through_a_relay(servicer, make_s
                 await outermost.stub.Tokenize(pb.TokenizeRequest(), timeout=3)
     assert seen["trace"] == span.get_span_context().trace_id != 0
     assert seen["tenant"] == "acme"
-    # gRPC sends the time left rounded up to whole hundredths of a second, twice here.
-    assert 0 < seen["remaining"] <= 3.02
+    assert 0 < seen["remaining"] <= 3
 
 
 async def test_a_relayed_error_keeps_its_reason_and_names_the_stage(servicer):

@@ -7,9 +7,6 @@ from dataclasses import dataclass, field
 
 import grpc
 
-PATIENCE = 60.0
-"""Seconds to wait for what comes at once, on a machine that has other things to do."""
-
 
 @dataclass
 class Fault:

@@ -11,7 +11,7 @@ from collections import deque
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
-from gateway_fake import PATIENCE, Fake, Fault, die
+from gateway_fake import Fake, Fault, die
 from gateway_fake_context import FakeContext, text
 from gateway_fake_quota import FakeQuota
 from google.protobuf.empty_pb2 import Empty
@@ -278,7 +278,7 @@ class FakeStages:
     async def idle_but(self, busy: str) -> None:
         """Returns when no stage but this one serves a call."""
         names = [each for each in _SERVICES if each != busy]
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(2):
             while any(getattr(self, name).running for name in names):  # noqa: ASYNC110 - the servers tell nobody
                 await asyncio.sleep(0.005)
 

@@ -5,7 +5,6 @@ import base64
 from contextlib import asynccontextmanager
 
 import numpy as np
-from gateway_fake import PATIENCE
 from openai import AsyncOpenAI
 from parley_core.audio import float_to_pcm16
 from parley_gateway.web.http_server import HttpServer
@@ -49,7 +48,7 @@ class Caller:
 
     async def until(self, kind):
         """The next event of this type."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(10):
             while True:
                 event = await self.connection.recv()
                 self.seen.append(event)

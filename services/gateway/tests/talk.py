@@ -3,7 +3,6 @@
 import asyncio
 from contextlib import asynccontextmanager
 
-from gateway_fake import PATIENCE
 from parley.audio.v1 import audio_pb2
 from parley.conversation.v1 import conversation_pb2 as pb
 from parley_core.audio import float_to_pcm16
@@ -47,7 +46,7 @@ class Talk:
 
     async def until(self, kind):
         """The next response of this kind; those on the way are in `seen`."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(10):
             while True:
                 response = await self.call.read()
                 assert hasattr(response, "sequence"), f"the stream ended before {kind}"
@@ -57,7 +56,7 @@ class Talk:
 
     async def rest(self):
         """Everything up to the end of the stream."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(10):
             while hasattr(response := await self.call.read(), "sequence"):
                 self.seen.append(response)
         return self.seen

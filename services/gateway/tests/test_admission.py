@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 
 import grpc
 import pytest
-from gateway_fake import PATIENCE
 from gateway_fakes import fake_stages
 from gateway_harness import recording, running_gateway, silence, vowels
 from gateway_realtime import connected, http_port
@@ -235,7 +234,7 @@ async def test_callers_who_vanish_leave_no_slot_behind():
         for _ in range(20):
             async with talking(gateway) as talk:
                 await talk.until("setup_complete")
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(5):
             while gateway.stages.quota.slots["default"]:  # noqa: ASYNC110 - the fake tells nobody
                 await asyncio.sleep(0.01)
 
@@ -243,7 +242,7 @@ async def test_callers_who_vanish_leave_no_slot_behind():
 async def test_a_slot_is_kept_while_its_conversation_says_nothing():
     async with guarded(max_sessions=1) as gateway, talking(gateway) as talk:
         await talk.until("setup_complete")
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(5):
             while not any(each.kept for each in gateway.stages.quota.reports):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
@@ -259,7 +258,7 @@ async def test_without_the_shared_count_the_gateway_counts_alone_and_tells_later
         assert error.reason == "SESSION_STARTS_EXHAUSTED"
         assert 5 < error.retry_after <= 10
         quota.away = False
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(10):
             while not quota.asked:
                 await asyncio.sleep(0.1)
                 error = from_rpc_error(await refused(synthesize(gateway)))

@@ -5,7 +5,6 @@ import time
 
 import grpc
 import pytest
-from gateway_fake import PATIENCE
 from gateway_fakes import RATE, SAMPLES_PER_TOKEN, Fault, answer_to, ids_of
 from gateway_harness import recording
 from parley.audio.v1 import audio_pb2
@@ -179,9 +178,8 @@ async def test_a_client_that_vanishes_stops_every_stage_and_leaves_a_cancelled_t
     left = time.monotonic()
     call.cancel()
     await gateway.stages.idle()
-    # Not the deadline did it: the chat stage would have had time.
-    assert time.monotonic() - left < gateway.settings.stages.chat.deadline_s
-    async with asyncio.timeout(PATIENCE):
+    assert time.monotonic() - left < 1
+    async with asyncio.timeout(2):
         while True:
             (turn,) = gateway.stages.context.turns[session].values()
             if turn.status == context_pb2.TURN_STATUS_CANCELLED:

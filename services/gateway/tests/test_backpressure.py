@@ -4,7 +4,6 @@ import asyncio
 from contextlib import AsyncExitStack
 
 import pytest
-from gateway_fake import PATIENCE
 from gateway_fakes import WORDS, fake_stages, text
 from gateway_harness import settings_for
 from gateway_talk import setup
@@ -42,7 +41,7 @@ async def test_a_client_that_takes_no_audio_holds_the_chat_up():
         reply = Reply(PLAN, stages, TurnLatency("ask"), emit)
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(reply.run())
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(10):
                 while not any(isinstance(each, ReplyAudio) for each in seen):  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             before = -1
@@ -93,7 +92,7 @@ async def test_a_conversation_whose_client_takes_nothing_is_not_written_ahead_fo
         running = tasks.create_task(runner.run(requests()))
         # So few words fit into the buffers between: the stage is through, the session is not.
         await fakes.chat.finished.wait()
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(10):
             while runner._outbox._room.is_set():  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.01)
         before = -1
@@ -102,6 +101,6 @@ async def test_a_conversation_whose_client_takes_nothing_is_not_written_ahead_fo
             await asyncio.sleep(0.2)
         assert 8 < before < 32
         reading.set()
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(10):
             await completed.wait()
         running.cancel()

@@ -4,7 +4,6 @@ import asyncio
 
 import numpy as np
 import pytest
-from gateway_fake import PATIENCE
 from gateway_fakes import Fault, answer_to, fake_stages, ids_of
 from gateway_harness import running_gateway, silence, vowels
 from gateway_talk import config, pcm_format, talking
@@ -269,7 +268,7 @@ async def test_a_client_that_vanishes_leaves_no_call_lease_or_stream_and_a_cance
         session = (await talk.until("setup_complete")).setup_complete.session
         await talk.until("audio")
     await gateway.stages.idle()
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(2):
         while gateway.stages.context.held:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
     (turn,) = gateway.stages.context.turns[session].values()

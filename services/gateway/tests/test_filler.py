@@ -4,7 +4,6 @@ import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
-from gateway_fake import PATIENCE
 from gateway_fakes import Fault, answer_to, fake_stages
 from gateway_harness import running_gateway, vowels
 from gateway_talk import config, talking
@@ -86,7 +85,7 @@ async def test_it_can_be_interrupted_and_nothing_of_it_was_the_answer():
 async def test_one_that_cannot_be_spoken_is_left_out():
     async with asking() as (stages, talk, call_id):
         stages.tts.faults.extend([Fault(before=True), Fault(before=True)])
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(5):
             while stages.tts.faults:  # noqa: ASYNC110 - the fake tells nobody
                 await asyncio.sleep(0.005)
         await talk.send(function_result=result(call_id))
