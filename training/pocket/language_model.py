@@ -159,23 +159,18 @@ class LanguageModel(nn.Module):
 
         `shared` [n] stands before every row and is computed once.
         """
-        if shared is None:
-            return self.model.norm(self.rows(ids)[-1])
-        first = len(shared)
-        x = self.model.embed_tokens(ids)
-        bias = self._bias(first, first + ids.shape[1])
-        start, start_bias = self.model.embed_tokens(shared)[None], self._bias(0, first)
-        for layer in self.model.layers:
-            start, cache = layer(start, start_bias)
-            x, _ = layer(x, bias, cache)
-        return self.model.norm(x)
+        return self.model.norm(self.behind_layers(ids, shared)[-1])
 
-    def rows(self, ids: Tensor) -> list[Tensor]:
-        """[batch, length] -> [batch, length, width] behind each layer."""
-        x, bias = self.model.embed_tokens(ids), self._bias(0, ids.shape[1])
-        behind = []
+    def behind_layers(self, ids: Tensor, shared: Tensor | None = None) -> list[Tensor]:
+        """[batch, length] -> [batch, length, width] behind each layer, before the last norm."""
+        first = 0 if shared is None else len(shared)
+        x, bias = self.model.embed_tokens(ids), self._bias(first, first + ids.shape[1])
+        start = None if shared is None else self.model.embed_tokens(shared)[None]
+        behind, cache = [], None
         for layer in self.model.layers:
-            x, _ = layer(x, bias)
+            if start is not None:
+                start, cache = layer(start, self._bias(0, first))
+            x, _ = layer(x, bias, cache)
             behind.append(x)
         return behind
 
@@ -210,13 +205,17 @@ class Ear(nn.Module):
         self.pieces = nn.Linear(width, AUDIO_OFFSET)
 
     def forward(self, behind: Tensor, rows: list[Row]) -> Tensor:
-        """Sum of -log P(said) over rows [batch, length, width] that hold audio."""
+        """Sum of -log P(said), float32 [], over rows that hold audio.
+
+        `behind` [batch, length, width] stands for the ids behind the shared ones.
+        """
         listened = [n for n, row in enumerate(rows) if row.said]
         if not listened:
             return behind.new_zeros(())
         spans = []
         for n in listened:
-            at = [i for i, token in enumerate(rows[n].ids) if token >= AUDIO_OFFSET]
+            own = rows[n].ids[rows[n].shared :]
+            at = [i for i, token in enumerate(own) if token >= AUDIO_OFFSET]
             spans.append(behind[n, at[0] : at[-1] + 1])
         padded = nn.utils.rnn.pad_sequence(spans)
         return F.ctc_loss(
@@ -272,12 +271,10 @@ def _teach(
         ids[n, : len(row.ids) - shared] = torch.tensor(row.ids[shared:])
         wanted[n, row.prompt - shared : len(row.ids) - shared] = True
     # float32: attention over short rows is slower in bfloat16 on a CPU.
-    unheard = torch.zeros(())
-    if ear is None:
-        hidden = model.hidden(ids[:, :-1], torch.tensor(rows[0].ids[:shared]) if shared else None)
-    else:
-        behind = model.rows(ids[:, :-1])
-        hidden, unheard = model.model.norm(behind[-1]), ear(behind[ear.LAYER], rows)
+    begun = torch.tensor(rows[0].ids[:shared]) if shared else None
+    behind = model.behind_layers(ids[:, :-1], begun)
+    hidden = model.model.norm(behind[-1])
+    unheard = torch.zeros(()) if ear is None else ear(behind[ear.LAYER], rows)
     logits = model.lm_head(hidden[wanted[:, 1:]])
     targets = ids[:, 1:][wanted[:, 1:]]
     right = logits.argmax(-1) == targets
