@@ -152,9 +152,11 @@ class ContextChannel(grpc.aio.Channel):
                 pairs.append((call_context.TENANT_METADATA_KEY, tenant))
             if self._api_key is not None:
                 pairs.append(("authorization", f"Bearer {self._api_key}"))
+            left = call_context.remaining()
             limits = [
                 timeout if timeout is not None else self._settings.timeout_s,
-                call_context.remaining(),
+                # gRPC rounds up, by a hundredth at most: no stage has longer than the caller waits.
+                None if left is None else 0.99 * left,
             ]
             bounded = [limit for limit in limits if limit is not None]
             started = current()(*args, timeout=min(bounded, default=None), metadata=pairs, **kwargs)
