@@ -20,8 +20,13 @@ def test_streams_without_sound_move_before_those_that_have_some_left() -> None:
     assert pick({"far ahead": 30.0, "dry soon": 10.2, "dry": 9.9, "drier": 9.0}) == ["drier", "dry"]
 
 
-def test_newcomers_move_before_streams_that_ran_dry_long_ago() -> None:
-    assert pick({"dry": 1.0, "newer": 9.8, "new": 9.5, "far ahead": 30.0}) == ["new", "newer"]
+def test_newcomers_move_before_streams_that_ran_dry() -> None:
+    assert pick({"dry": 6.0, "newer": 9.8, "new": 9.5, "far ahead": 30.0}) == ["new", "newer"]
+
+
+def test_who_has_been_dry_for_long_is_not_passed_over_however_many_come() -> None:
+    newcomers = {f"new {n}": 9.0 + n / 10 for n in range(9)}
+    assert pick({"long dry": 4.9, "dry": 8.0, **newcomers}, most=200) == ["long dry", "new 0"]
 
 
 def test_streams_that_run_dry_soon_move_before_those_far_ahead() -> None:

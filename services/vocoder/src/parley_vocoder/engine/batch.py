@@ -3,6 +3,8 @@
 First go newcomers, whose listeners have heard nothing yet: their first window is small, so on an
 overloaded machine they hold the others up little, while the large windows of streams that ran dry
 would hold them up much. Then go streams that ran dry, then those that will soon, then the others.
+Who has been dry for long goes with the newcomers: however many of them come, nobody is passed over
+for ever.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +14,9 @@ T = TypeVar("T")
 
 # Rows at least this full share a batch; below, padding costs more than a second call.
 _MIN_FILL = 0.75
+# Seconds without sound after which newcomers go no longer before a stream; callers give a vocoder
+# up that says nothing for twenty.
+_LONG_DRY_S = 5.0
 
 
 def choose(
@@ -39,6 +44,8 @@ def choose(
     urgent = [item for item in ordered if deadline(item) - reserve <= now]
     silent = [item for item in urgent if deadline(item) <= now]
     new = [item for item in silent if not heard(item)]
+    if new:
+        new = [item for item in silent if not heard(item) or now - deadline(item) > _LONG_DRY_S]
     chosen: list[T] = []
     frames = 0
     for item in new or silent or urgent or ordered:
