@@ -97,6 +97,15 @@ async def test_a_text_is_spoken(gateway):
     assert usage.audio_duration.ToNanoseconds() == pytest.approx(samples / 22_050 * 1e9)
 
 
+async def test_a_text_that_makes_no_sound_is_told_and_not_answered_with_nothing(gateway):
+    gateway.stages.tts.groups = 0
+    async with rpc_fails("NO_TOKENS"):
+        await synthesize(gateway, text="hello")
+    await gateway.stages.idle()
+    gateway.stages.tts.groups = 2
+    assert await synthesize(gateway, text="hello")
+
+
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [

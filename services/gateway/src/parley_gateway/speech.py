@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from parley_core.audio import Resampler, float_to_pcm16, pcm16_to_float
+from parley_core.logging import get_logger
 
 from parley_gateway.latency import TurnLatency
 from parley_gateway.spoken_text import SpokenText
@@ -18,6 +19,8 @@ from parley_gateway.stages import tts as tts_stage
 from parley_gateway.stages import vocoder as vocoder_stage
 from parley_gateway.stages.bundle import Stages
 from parley_gateway.stages.tts import Style
+
+_log = get_logger("parley.gateway.speech")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +161,7 @@ class Speech:
                         elif self._decoding:
                             # The model had nothing to say for this text, and there is no sound of
                             # nothing: the vocoder would refuse, and the reply is as good as said.
+                            _log.warning("speech_without_tokens")
                             self._decoding.cancel()
 
             await self._tts.run(on_tokens)

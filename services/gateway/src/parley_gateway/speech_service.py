@@ -122,6 +122,9 @@ class SpeechService(speech_pb2_grpc.SpeechServiceServicer):
             tasks.create_task(speech.run())
             await speech.say(text)
             await speech.end()
+        if not speech.token_count:
+            message = "the speech model makes no sound for this text"
+            raise InvalidArgument(message, field="text", reason="NO_TOKENS")
         latency.record()
         spent = ReplyUsage(audio_output_tokens=speech.token_count, audio_seconds=speech.seconds)
         finished = speech_pb2.SynthesizeFinished(
