@@ -1,10 +1,22 @@
 """What trains computes what serves: each training form against its serving module, same weights."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import tokenise
 import torch
-from language_model import AUDIO_OFFSET, GREEDY, LanguageModel, pocket_config, write
+from language_model import (
+    AUDIO_OFFSET,
+    GREEDY,
+    Ear,
+    LanguageModel,
+    Row,
+    pocket_config,
+    teach,
+    write,
+)
 from paraformer.asr import RECOGNITION_CHUNK
 from paraformer.config import ChunkConfig, EncoderConfig
 from paraformer.encoder import SanmEncoder as ServingEncoder
@@ -96,3 +108,36 @@ def test_language_model_equals_serving(tmp_path: Path) -> None:
     logits = serving.forward(ids, [Span(0, 0, len(ids))], cache, list(range(len(ids))))
     expected = trained.lm_head(trained.hidden(torch.tensor([ids])))[0]
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_rows_with_a_shared_beginning_are_taught_and_heard_as_without() -> None:
+    torch.manual_seed(0)
+    model = LanguageModel(pocket_config(width=48, layers=3, heads=6, groups=2, inner=96))
+    ear = Ear(48)
+    start = [5, 6, 7, 8]
+    audio = [AUDIO_OFFSET + code for code in (3, 4, 1030, 9, 12, 2000)]
+    plain = [Row([*start, *audio, 9, 40 + n, 2], 11, said=(20, 21)) for n in range(3)]
+    shared = [row._replace(shared=len(start)) for row in plain]
+    (once, *_), (anew, *_) = teach(model, shared, ear), teach(model, plain, ear)
+    torch.testing.assert_close(once, anew, atol=1e-5, rtol=1e-5)
+
+
+def test_a_corpus_of_answers_alone_is_tokenised(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Answers:
+        utterances = [SimpleNamespace(role="answer")] * 3
+
+        @staticmethod
+        def samples(index: int) -> np.ndarray:
+            return np.zeros(16_000 + index, np.float32)
+
+    class Lengths:
+        @staticmethod
+        def recordings(several: list[np.ndarray]) -> list[list[int]]:
+            assert several
+            return [[len(each) % 16_000] for each in several]
+
+    monkeypatch.setattr(tokenise, "_CORPUS", Answers, raising=False)
+    monkeypatch.setattr(tokenise, "_TOKENIZER", Lengths, raising=False)
+    rows = tokenise._tokens([0, 1, 2])
+    assert [row[0].tolist() for row in rows] == [[0], [1], [2]]
+    assert all(not row[1].size and not row[2].size for row in rows)
