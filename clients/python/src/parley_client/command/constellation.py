@@ -110,7 +110,10 @@ def _tell_weights(folder: Path) -> None:
     from parley_client.local import weights
 
     found = weights.describe(folder)
-    what = "random numbers: the words mean nothing" if found.stub else found.kind
+    what = {
+        weights.SEEDED: "random numbers: the words mean nothing",
+        weights.UNLABELLED: "without a parley.json, so nothing vouches for them",
+    }.get(found.kind, found.kind)
     err.print(f"Weights: {folder} ({what})", markup=False)
 
 

@@ -30,6 +30,8 @@ MANIFEST = "parley.json"
 DEFAULT_SEED = 20250217
 SEEDED = "seeded"
 """Kind of random weights, and what asks for them instead of a folder."""
+UNLABELLED = "unlabelled"
+"""Kind of weights without a manifest."""
 POCKET = Path(__file__).resolve().parent.joinpath(*[".."] * 5, "weights", "pocket").resolve()
 """The pocket weights of the checkout that this package is installed from."""
 
@@ -160,7 +162,7 @@ def describe(folder: Path) -> Weights:
             folder, str(manifest["kind"]), manifest.get("seed"), dict(manifest.get("sha256", {}))
         )
     except FileNotFoundError:
-        return Weights(folder, "unlabelled", None, {})
+        return Weights(folder, UNLABELLED, None, {})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise LocalError(
             f"{path} cannot be understood; make the weights again", reason="MANIFEST_BROKEN"
