@@ -29,10 +29,15 @@ $python nonspeech.py --corpus "$corpus" --tokenizer "$tokenizer" --work "$work"
 # Answers alone, more of them: what the TTS model learns from beside the mixed corpus.
 answers=$work/answers
 $python corpus.py --out "$answers" --size 6000 --seed 2 --answers 1
+salads=$work/salads
+$python corpus.py --out "$salads" --size 8000 --seed 3 --answers 1 --salads
 [[ -f $work/tokens.npz ]] || $python tokenise.py --corpus "$corpus" --tokenizer "$tokenizer" \
     --out "$work/tokens.npz"
 [[ -f $work/answer_tokens.npz ]] || $python tokenise.py --corpus "$answers" \
     --tokenizer "$tokenizer" --out "$work/answer_tokens.npz"
+
+[[ -f $work/salad_tokens.npz ]] || $python tokenise.py --corpus "$salads" \
+    --tokenizer "$tokenizer" --out "$work/salad_tokens.npz"
 
 {
     $python hift.py --corpus "$corpus" --work "$work" --tokenizer "$tokenizer" --out "$decoder/hift.pt"
@@ -41,7 +46,7 @@ $python corpus.py --out "$answers" --size 6000 --seed 2 --answers 1
 } &
 $python chat.py text --work "$work"
 $python chat.py audio --corpus "$corpus" --work "$work" --out "$chat"
-$python tts.py --corpus "$corpus" --answers "$answers" --tokenizer "$tokenizer" --work "$work" \
+$python tts.py --corpus "$corpus" --answers "$answers" --salads "$salads" --tokenizer "$tokenizer" --work "$work" \
     --out "$tts"
 wait $!
 $python manifest.py "$weights"

@@ -4,7 +4,8 @@
 `folder/samples.npy` and `utterances.json` plus `manifest.json` (counts, hours, hash). Each
 utterance is a question or an answer, in a voice, rate and pitch drawn from the seed. Questions are
 spoken in all voices with variation; held-out questions are marked and never trained on. A corpus of
-answers alone (`--answers 1`) is what the TTS model learns from beside the mixed one.
+answers alone (`--answers 1`) is what the TTS model learns from beside the mixed one, and one of
+words in no order (`--answers 1 --salads`).
 """
 
 import argparse
@@ -14,11 +15,12 @@ import random
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 from domain import Exchange
-from exchanges import draw
+from exchanges import draw, salad
 from numpy.typing import NDArray
 from speech import SAMPLE_RATE, VOICES, Rendering, render, styled
 
@@ -53,10 +55,10 @@ class Planned:
     exchange: Exchange
 
 
-def plan(size: int, seed: int, answers: float = ANSWERS) -> list[Planned]:
-    """`size` utterances, of which a share are answers and the others questions."""
+def plan(size: int, seed: int, answers: float = ANSWERS, *, salads: bool = False) -> list[Planned]:
+    """`size` utterances, of which a share are answers and the others questions; or all salads."""
     rng = random.Random(seed)
-    exchanges = draw(seed)
+    exchanges = (salad(rng) for _ in count()) if salads else draw(seed)
     planned: list[Planned] = []
     while len(planned) < size:
         exchange = next(exchanges)
@@ -82,14 +84,16 @@ def split_tag(answer: str) -> tuple[str, str]:
     return "", answer
 
 
-def build(folder: Path, size: int, seed: int, answers: float, workers: int = 2) -> None:
+def build(
+    folder: Path, size: int, seed: int, answers: float, *, salads: bool = False, workers: int = 2
+) -> None:
     """Renders the corpus; does nothing when the manifest says that the same one is there."""
-    wanted = {"size": size, "seed": seed, "answers": answers, "format": 2}
+    wanted = {"size": size, "seed": seed, "answers": answers, "salads": salads, "format": 2}
     manifest = folder / "manifest.json"
     if manifest.is_file() and wanted.items() <= json.loads(manifest.read_text()).items():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    planned = plan(size, seed, answers)
+    planned = plan(size, seed, answers, salads=salads)
     spoken: list[dict[str, object]] = []
     pieces: list[NDArray[np.int16]] = []
     position = 0
@@ -141,7 +145,8 @@ class Corpus:
     def exchanges(self) -> list[Exchange]:
         """The exchange that each utterance comes from; drawn again, not stored."""
         made = json.loads((self.folder / "manifest.json").read_text())
-        return [each.exchange for each in plan(made["size"], made["seed"], made["answers"])]
+        planned = plan(made["size"], made["seed"], made["answers"], salads=made["salads"])
+        return [each.exchange for each in planned]
 
     def samples(self, index: int) -> NDArray[np.float32]:
         """Samples of utterance `index`, float32 in -1..1 at 16 kHz."""
@@ -156,8 +161,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=9000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--answers", type=float, default=ANSWERS, help="share of answers, 0 to 1")
+    parser.add_argument("--salads", action="store_true", help="answers of words in no order")
     options = parser.parse_args()
-    build(options.out, options.size, options.seed, options.answers)
+    build(options.out, options.size, options.seed, options.answers, salads=options.salads)
 
 
 if __name__ == "__main__":

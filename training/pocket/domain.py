@@ -135,7 +135,7 @@ class Exchange:
         return hashlib.sha256(key.encode()).digest()[0] < 26
 
 
-COMBINATIONS = frozenset({"sum", "difference", "follow_up", "repeat", "count"})
+COMBINATIONS = frozenset({"sum", "difference", "follow_up", "repeat", "count", "salad"})
 
 
 def number(value: int) -> str:

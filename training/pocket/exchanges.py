@@ -2,6 +2,8 @@
 
 import random
 from collections.abc import Callable, Iterator
+from functools import cache
+from itertools import islice
 
 from domain import (
     CAPITALS,
@@ -206,6 +208,23 @@ def unknown(rng: random.Random) -> Exchange:
     topic = rng.choice(UNKNOWN_TOPICS)
     form = rng.choice(("tell me about {}", "what do you think about {}", "who invented {}"))
     return Exchange("unknown", form.format(topic), SORRY)
+
+
+@cache
+def answer_words() -> tuple[str, ...]:
+    """Every word of the answers, sorted."""
+    answers = (each.answer.rpartition(")")[2] for each in islice(draw(0), 20_000))
+    return tuple(sorted({word for answer in answers for word in answer.split()}))
+
+
+def salad(rng: random.Random) -> Exchange:
+    """Words of the answers in no order, often with a style: nothing but the text tells what to say.
+
+    For the TTS model alone. Of sentences it learns to guess the next word instead of reading it.
+    """
+    text = " ".join(rng.choices(answer_words(), k=rng.randint(2, 6)))
+    tag = f"({rng.choice(list(STYLE_TAGS.values()))})" if rng.random() < 0.5 else ""
+    return Exchange("salad", text, tag + text)
 
 
 KINDS: dict[Draw, float] = {

@@ -85,9 +85,7 @@ class _Attention(nn.Module):
         self.o_proj = nn.Linear(width, width, bias=False)
 
     def forward(self, x: Tensor, bias: Tensor, before: "_Cache | None") -> tuple[Tensor, "_Cache"]:
-        def split(rows: Tensor) -> Tensor:
-            return rows.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
-
+        split = self._split
         each = self.config.heads_per_group
         cache = split(self.k_proj(x)), split(self.v_proj(x))
         if before is not None:
@@ -98,6 +96,18 @@ class _Attention(nn.Module):
         keys, values = (part.repeat_interleave(each, dim=1) for part in cache)
         mixed = F.scaled_dot_product_attention(split(self.q_proj(x)), keys, values, attn_mask=bias)
         return self.o_proj(mixed.transpose(1, 2).flatten(2)), cache
+
+    def looking(self, x: Tensor, bias: Tensor, before: "_Cache | None", head: int) -> Tensor:
+        """Logarithm of one head's weights, [batch, length, keys]."""
+        group = head // self.config.heads_per_group
+        query, keys = self._split(self.q_proj(x))[:, head], self._split(self.k_proj(x))[:, group]
+        if before is not None:
+            keys = torch.cat((before[0][:, group].expand(len(x), -1, -1), keys), dim=1)
+        scores = query @ keys.transpose(1, 2) * self.config.head_dim**-0.5
+        return (scores + bias[:, head]).log_softmax(-1)
+
+    def _split(self, rows: Tensor) -> Tensor:
+        return rows.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
 
 
 class _Mlp(nn.Module):
@@ -159,35 +169,46 @@ class LanguageModel(nn.Module):
 
         `shared` [n] stands before every row and is computed once.
         """
-        return self.model.norm(self.behind_layers(ids, shared)[-1])
+        return self.model.norm(self.behind_layers(ids, shared)[0][-1])
 
-    def behind_layers(self, ids: Tensor, shared: Tensor | None = None) -> list[Tensor]:
-        """[batch, length] -> [batch, length, width] behind each layer, before the last norm."""
+    def behind_layers(
+        self, ids: Tensor, shared: Tensor | None = None
+    ) -> tuple[list[Tensor], list["_Cache | None"]]:
+        """[batch, length] -> [batch, length, width] behind each layer, before the last norm.
+
+        Beside it what each layer keeps of `shared`.
+        """
         first = 0 if shared is None else len(shared)
-        x, bias = self.model.embed_tokens(ids), self._bias(first, first + ids.shape[1])
+        x, bias = self.model.embed_tokens(ids), self.bias(first, first + ids.shape[1])
         start = None if shared is None else self.model.embed_tokens(shared)[None]
-        behind, cache = [], None
+        behind: list[Tensor] = []
+        begun: list[_Cache | None] = []
         for layer in self.model.layers:
+            cache = None
             if start is not None:
-                start, cache = layer(start, self._bias(0, first))
+                start, cache = layer(start, self.bias(0, first))
             x, _ = layer(x, bias, cache)
             behind.append(x)
-        return behind
+            begun.append(cache)
+        return behind, begun
 
-    def _bias(self, begin: int, end: int) -> Tensor:
+    def bias(self, begin: int, end: int) -> Tensor:
+        """Of attention of ids `begin` to `end` to all up to `end`, [1, heads, rows, keys]."""
         return sqrt_bias(self.slopes, torch.arange(begin, end), end).transpose(0, 1)[None]
 
 
 class Row(NamedTuple):
     """Ids, how many of them are prompt, and how many of those other rows begin with too.
 
-    `said` are the pieces of what the audio ids in it say, for an `Ear`.
+    `said` are the pieces of what the audio ids in it say, for an `Ear`; `follows` are begin and
+    end, among the ids, of the word that each of the first targets speaks, for a `Finger`.
     """
 
     ids: list[int]
     prompt: int
     shared: int = 0
     said: tuple[int, ...] = ()
+    follows: tuple[tuple[int, int], ...] = ()
 
 
 class Ear(nn.Module):
@@ -227,10 +248,49 @@ class Ear(nn.Module):
         )  # fmt: skip
 
 
+class Finger:
+    """Follows the text as it is spoken: one head of an upper layer looks at the word that is due.
+
+    A TTS model that is taught by its tokens alone guesses frequent words, since to find the place
+    in the text takes long to learn. The head is the one that distance costs least.
+    """
+
+    LAYER, WEIGHT = 2, 0.3
+
+    @classmethod
+    def loss(
+        cls, model: LanguageModel, behind: Tensor, begun: "_Cache | None", rows: list[Row]
+    ) -> tuple[Tensor, int]:
+        """Sum of -log of the weight on the word due, float32 [], and of how many targets.
+
+        `behind` [batch, length, width] is what the layer gets, of the ids behind the shared ones.
+        """
+        shared, length = rows[0].shared, behind.shape[1]
+        spans = torch.zeros(len(rows), length, 2, dtype=torch.int64)
+        for n, row in enumerate(rows):
+            if row.follows:
+                at = row.prompt - shared - 1
+                spans[n, at : at + len(row.follows)] = torch.tensor(row.follows)
+        due = spans[..., 1] > spans[..., 0]
+        if not due.any():
+            return behind.new_zeros(()), 0
+        layer = model.model.layers[cls.LAYER]
+        looking = layer.self_attn.looking(
+            layer.input_layernorm(behind), model.bias(shared, shared + length), begun,
+            model.config.num_attention_heads - 1,
+        )[due]  # fmt: skip
+        keys = torch.arange(looking.shape[1])
+        begin, end = spans[due].unbind(-1)
+        other = (keys < begin[:, None]) | (keys >= end[:, None])
+        return -looking.masked_fill(other, -torch.inf).logsumexp(-1).sum(), int(due.sum())
+
+
 def teach(
     model: LanguageModel, rows: list[Row], ear: Ear | None = None
 ) -> tuple[Tensor, float, float]:
-    """Cross-entropy of what follows each prompt; with `ear` also half of its loss a piece.
+    """Cross-entropy of what follows each prompt, and a `Finger`'s loss where rows have its way.
+
+    With `ear` also half of its loss a piece.
 
     Returns:
         Loss; share of target tokens guessed right; share of rows guessed right as a whole.
@@ -238,6 +298,10 @@ def teach(
     parts = [_teach(model, part, ear) for part in _alike(rows)]
     count = sum(part[1] for part in parts)
     loss = torch.stack([part[0] for part in parts]).sum() / count
+    followed = sum(part[5][1] for part in parts)
+    if followed:
+        lost = torch.stack([part[5][0] for part in parts]).sum() / followed
+        loss = loss + Finger.WEIGHT * lost
     if ear is not None:
         pieces = sum(len(row.said) for row in rows)
         loss = loss + 0.5 * torch.stack([part[4] for part in parts]).sum() / max(1, pieces)
@@ -261,8 +325,8 @@ def _alike(rows: list[Row]) -> list[list[Row]]:
 
 def _teach(
     model: LanguageModel, rows: list[Row], ear: Ear | None
-) -> tuple[Tensor, int, int, int, Tensor]:
-    """Sum of the cross-entropy, number of targets, targets right, whole rows right, ear's loss."""
+) -> tuple[Tensor, int, int, int, Tensor, tuple[Tensor, int]]:
+    """Cross-entropy's sum, targets, targets right, rows right, loss of ear and of finger."""
     shared = rows[0].shared
     longest = len(rows[-1].ids) - shared
     ids = torch.zeros(len(rows), longest, dtype=torch.int64)
@@ -272,15 +336,16 @@ def _teach(
         wanted[n, row.prompt - shared : len(row.ids) - shared] = True
     # float32: attention over short rows is slower in bfloat16 on a CPU.
     begun = torch.tensor(rows[0].ids[:shared]) if shared else None
-    behind = model.behind_layers(ids[:, :-1], begun)
+    behind, kept = model.behind_layers(ids[:, :-1], begun)
     hidden = model.model.norm(behind[-1])
     unheard = torch.zeros(()) if ear is None else ear(behind[ear.LAYER], rows)
+    followed = Finger.loss(model, behind[Finger.LAYER - 1], kept[Finger.LAYER], rows)
     logits = model.lm_head(hidden[wanted[:, 1:]])
     targets = ids[:, 1:][wanted[:, 1:]]
     right = logits.argmax(-1) == targets
     wrong = torch.zeros(len(rows)).index_add_(0, wanted[:, 1:].nonzero()[:, 0], (~right).float())
     loss = F.cross_entropy(logits, targets, reduction="sum")
-    return loss, len(targets), int(right.sum()), int((wrong == 0).sum()), unheard
+    return loss, len(targets), int(right.sum()), int((wrong == 0).sum()), unheard, followed
 
 
 def begin_from(model: LanguageModel, folder: Path) -> None:

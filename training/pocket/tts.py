@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from chat import train_or_read_vocabulary
 from corpus import Corpus, Spoken
+from following import Follower, Span
 from language_model import (
     AUDIO_OFFSET,
     CALM,
@@ -40,7 +41,7 @@ from writing import written_form
 
 BATCH = 32
 CLONED = 0.06
-COPIES = 2
+COPIES = 4
 """Rows of the same text and tag; their codes are the same too, and facts are drawn very often."""
 MUSIC = {"RAP": "ParleyRAP", "哼唱": "Parley哼唱"}
 
@@ -77,6 +78,7 @@ class Rows:
         self, listed: list[Recording], vocabulary: bytes, known: dict[str, Speaker]
     ) -> None:
         self.known = known
+        self.follower = Follower(vocabulary)
         self.text = TextTokenizer(vocabulary, audio_offset=AUDIO_OFFSET)
         self.builder = PromptBuilder(
             self.text, load_system_prompts(), audio_token_offset=AUDIO_OFFSET
@@ -95,9 +97,9 @@ class Rows:
         spoken = each.spoken
         speaker = self.known[MUSIC.get(spoken.tag, "Parley")]
         text = written_form(spoken.text, rng, rng.choice(".!")) if rng else spoken.text
-        text = f"({spoken.tag}){text}" if spoken.tag else text
+        tag = f"({spoken.tag})" if spoken.tag else ""
         voice = VoicePrompt(TRANSCRIPT, speaker.ids, speaker.name)
-        return self._row(voice, text, each, shared=True)
+        return self._row(voice, tag, text, each, shared=True)
 
     def cloned(self, rng: random.Random) -> Row:
         """Another recording of a voice, prompted by one near it in manner."""
@@ -114,14 +116,29 @@ class Rows:
         others = rng.sample(voice, min(40, len(voice)))
         prompt = min((each for each in others if each is not target), key=apart)
         said = VoicePrompt(prompt.spoken.text, tuple(prompt.ids.tolist()))
-        return self._row(said, target.spoken.text, target, shared=False)
+        return self._row(said, "", target.spoken.text, target, shared=False)
 
-    def _row(self, voice: VoicePrompt, text: str, each: Recording, *, shared: bool) -> Row:
+    def _row(
+        self, voice: VoicePrompt, tag: str, written: str, each: Recording, *, shared: bool
+    ) -> Row:
+        text = tag + written
         prefix = self.builder.voice_prefix(voice, strict_style(text))
         prompt = self.builder.build(prefix, text)
         target = (each.ids.astype(np.int64) + AUDIO_OFFSET).tolist()
         ids = [*prompt, *target, self.text.eot_id]
-        return Row(ids, len(prompt), len(prefix) if shared else 0)
+        follows = self._follows(prompt, text, written, each)
+        return Row(ids, len(prompt), len(prefix) if shared else 0, follows=follows)
+
+    def _follows(
+        self, prompt: list[int], text: str, written: str, each: Recording
+    ) -> tuple[Span, ...]:
+        pieces = self.text.encode_text(f"\n{text}")[len(self.text.encode_text("\n")) :]
+        ending = self.builder.build([], "")
+        begin = len(prompt) - len(pieces) - (len(ending) - ending.index(self.text.eot_id))
+        if prompt[begin : begin + len(pieces)] != pieces:
+            raise ValueError(f"{text!r} is not where it should be in its prompt")
+        spans = self.follower.spans(each.spoken, written, pieces, len(each.ids)) or ()
+        return tuple((begin + a, begin + b) if b else (0, 0) for a, b in spans)
 
     def batch(self, seed: int) -> list[Row]:
         """Training rows of similar length."""
@@ -138,6 +155,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--answers", type=Path, required=True, help="the corpus of answers alone")
+    parser.add_argument(
+        "--salads", type=Path, required=True, help="the corpus of words in no order"
+    )
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1500)
@@ -150,6 +170,7 @@ def main() -> None:
     known = speakers(Tokenizer(options.tokenizer))
     listed = recordings(options.corpus, options.work / "tokens.npz")
     listed += recordings(options.answers, options.work / "answer_tokens.npz")
+    listed += recordings(options.salads, options.work / "salad_tokens.npz")
     rows = Rows(listed, vocabulary, known)
     model = LanguageModel(pocket_config(width=256, layers=4, heads=8, groups=2, inner=640))
     if options.begin:

@@ -5,7 +5,7 @@ import itertools
 import pytest
 from corpus import plan, split_tag
 from domain import CAPITALS, COMBINATIONS, TOOLS, number
-from exchanges import KINDS, draw
+from exchanges import KINDS, answer_words, draw
 from speech import STYLES
 
 pytestmark = pytest.mark.unit
@@ -82,3 +82,13 @@ def test_every_tag_of_an_answer_has_a_rendering_and_is_not_spoken() -> None:
         assert "(" not in text
         tags.add(tag)
     assert tags == set(STYLES)
+
+
+def test_a_salad_is_of_the_words_of_answers_in_any_order_and_style() -> None:
+    salads = plan(400, 3, 1.0, salads=True)
+    assert {each.role for each in salads} == {"answer"}
+    assert {word for each in salads for word in each.text.split()} == set(answer_words())
+    assert {each.tag for each in salads} == {*STYLES}
+    pairs = {pair for each in salads for pair in itertools.pairwise(each.text.split())}
+    assert len(pairs) > 1000
+    assert 10 < sum(each.exchange.held_out for each in salads) < 80

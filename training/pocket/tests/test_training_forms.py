@@ -11,6 +11,7 @@ from language_model import (
     AUDIO_OFFSET,
     GREEDY,
     Ear,
+    Finger,
     LanguageModel,
     Row,
     pocket_config,
@@ -116,10 +117,40 @@ def test_rows_with_a_shared_beginning_are_taught_and_heard_as_without() -> None:
     ear = Ear(48)
     start = [5, 6, 7, 8]
     audio = [AUDIO_OFFSET + code for code in (3, 4, 1030, 9, 12, 2000)]
-    plain = [Row([*start, *audio, 9, 40 + n, 2], 11, said=(20, 21)) for n in range(3)]
+    follows = ((4, 6), (10, 11))
+    plain = [Row([*start, *audio, 9, 40 + n, 2], 11, 0, (20, 21), follows) for n in range(3)]
     shared = [row._replace(shared=len(start)) for row in plain]
     (once, *_), (anew, *_) = teach(model, shared, ear), teach(model, plain, ear)
     torch.testing.assert_close(once, anew, atol=1e-5, rtol=1e-5)
+
+
+def test_a_finger_points_by_the_weights_that_the_head_attends_with() -> None:
+    torch.manual_seed(0)
+    model = LanguageModel(pocket_config(width=48, layers=1, heads=6, groups=2, inner=96))
+    attention, x = model.model.layers[0].self_attn, torch.randn(2, 7, 48)
+    _, before = attention(torch.randn(1, 3, 48), model.bias(0, 3), None)
+    attention.o_proj.weight.data = torch.eye(48)
+    mixed, (_, values) = attention(x, model.bias(3, 10), before)
+    for head in range(6):
+        weights = attention.looking(x, model.bias(3, 10), before, head).exp()
+        of_head = mixed[..., head * 8 : head * 8 + 8]
+        torch.testing.assert_close(weights @ values[:, head // 3], of_head, atol=1e-5, rtol=1e-5)
+
+
+def test_a_finger_is_content_when_the_head_looks_at_nothing_but_the_word_due() -> None:
+    model = LanguageModel(pocket_config(width=48, layers=3, heads=6, groups=2, inner=96))
+    behind = torch.randn(1, 9, 48)
+
+    def lost(*follows: tuple[int, int]) -> tuple[float, int]:
+        rows = [Row(list(range(10)), 6, 0, follows=follows)]
+        value, count = Finger.loss(model, behind, None, rows)
+        return value.item(), count
+
+    # Target 6 is told at place 5, where 0 to 5 can be seen.
+    assert lost((0, 6)) == (pytest.approx(0.0, abs=1e-5), 1)
+    assert lost((0, 0)) == (0.0, 0)
+    one, two = lost((2, 3))[0], lost((2, 4))[0]
+    assert one > two > 0
 
 
 def test_a_corpus_of_answers_alone_is_tokenised(monkeypatch: pytest.MonkeyPatch) -> None:
