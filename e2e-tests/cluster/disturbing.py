@@ -1,6 +1,7 @@
 """One disruption: traffic before, during and after it, and its row in the book."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -27,8 +28,10 @@ async def disturbed(
     async with traffic(installation.address, installation.key, conversations) as tally:
         row = Row(what, conversations, tally)
         book.rows.append(row)
+        began = time.monotonic()
         yield tally
-        row.whole_s = await asyncio.to_thread(kube.settle)
+        await asyncio.to_thread(kube.settle)
+        row.whole_s = time.monotonic() - began
     print(" | ".join(row.cells()))
     print("streams that broke:", tally.breaks, "resuming refused:", tally.refused)
     assert not tally.lost

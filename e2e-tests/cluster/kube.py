@@ -167,8 +167,9 @@ class Kube:
                 "metadata": {"name": name, "namespace": self.namespace},
             }
             until(lambda body=body: self._evict(body), timeout, f"{name} may not be evicted")
+        # By node: the next pod of a StatefulSet has the name of the one before.
         until(
-            lambda: not {each.name for each in self.pods()} & set(leaving),
+            lambda: node not in {each.node for each in self.pods()},
             timeout,
             lambda: f"{node} is not empty: {self.describe()}",
         )

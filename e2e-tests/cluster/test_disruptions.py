@@ -22,10 +22,10 @@ def whole(installation):
     installation.kube.settle()
 
 
-def told_why(tally):
+def told_why(tally, *more):
     reasons = {*tally.failed, *tally.breaks, *tally.refused}
     reasons |= {each.split(": ")[1] for each in tally.failed_calls}
-    assert reasons <= TYPED
+    assert reasons <= TYPED | {*more}
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -51,11 +51,9 @@ async def test_a_stage_out_of_memory_loses_no_session(installation, book):
     what = "tts out of memory"
     async with disturbed(installation, book, what, CONVERSATIONS) as tally:
         pod = installation.kube.running("tts")
+        # Memory of the container that is no process's own: the largest process is the service's.
         eat = (
-            "import sys\n"
-            "open('/proc/1/oom_score_adj', 'w').write('1000')\n"
-            "kept = []\n"
-            "while True: kept.append(b'x' * 2**24)\n"
+            "import os\nkept = os.memfd_create('kept')\nwhile True: os.write(kept, b'x' * 2**24)\n"
         )
         await asyncio.to_thread(installation.kube.run, pod.name, "tts", "python3", "-c", eat)
         after = await asyncio.to_thread(restarted, installation, pod, 60)
@@ -66,7 +64,7 @@ async def test_a_stage_out_of_memory_loses_no_session(installation, book):
 async def test_a_restarted_redis_loses_no_session(installation, book):
     async with disturbed(installation, book, "pod of Redis deleted", CONVERSATIONS) as tally:
         installation.kube.delete(installation.kube.running("redis").name)
-    told_why(tally)
+    told_why(tally, "REDIS_UNAVAILABLE")
 
 
 async def test_a_drained_node_loses_no_session(installation, book):
@@ -80,7 +78,8 @@ async def test_a_drained_node_loses_no_session(installation, book):
             await asyncio.to_thread(kube.drain, node)
     finally:
         kube.cordon(node, closed=False)
-    told_why(tally)
+    # Redis has one pod, and may have to move.
+    told_why(tally, "REDIS_UNAVAILABLE")
 
 
 async def test_scaling_the_gateway_out_and_in_loses_nothing(installation, book):

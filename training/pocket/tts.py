@@ -27,7 +27,7 @@ from language_model import (
     teach,
     write,
 )
-from loop import fit
+from loop import fit, place
 from numpy.typing import NDArray
 from parley_tts.prompt import PromptBuilder, VoicePrompt
 from parley_tts.system_prompts import load_system_prompts
@@ -39,7 +39,7 @@ from tokenise import Tokenizer, Tokens
 from torch import Tensor
 from writing import written_form
 
-BATCH = 32
+BATCH = 48
 CLONED = 0.06
 COPIES = 4
 """Rows of the same text and tag; their codes are the same too, and facts are drawn very often."""
@@ -141,12 +141,13 @@ class Rows:
         return tuple((begin + a, begin + b) if b else (0, 0) for a, b in spans)
 
     def batch(self, seed: int) -> list[Row]:
-        """Training rows of similar length."""
-        rng = random.Random(seed)
-        start = rng.randrange(0, len(self.train) - BATCH)
+        """Training rows of similar length, of which this process gets its part."""
+        rank, processes = place()
+        start = random.Random(seed).randrange(0, len(self.train) - BATCH)
+        rng = random.Random(seed * processes + rank)
         return [
             self.cloned(rng) if rng.random() < CLONED else self.answer(each, rng)
-            for each in self.train[start : start + BATCH]
+            for each in self.train[start + rank : start + BATCH : processes]
         ]
 
 
@@ -182,6 +183,8 @@ def main() -> None:
 
     fit(model, loss, steps=options.steps, rate=1.5e-3, weight_decay=0.05,
         state=options.work / "tts.state")  # fmt: skip
+    if place()[0]:
+        return
     with torch.inference_mode():
         held = rows.test[:160]
         parts = [held[at : at + BATCH] for at in range(0, len(held), BATCH)]

@@ -9,7 +9,7 @@ counts in that conversation. Not for when a call is made or given up (`turns.cal
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from parley.conversation.v1 import conversation_pb2
 from parley_core.errors import Unavailable
@@ -19,9 +19,11 @@ from parley_gateway.config import ConversationConfig
 from parley_gateway.function_settings import FunctionSettings
 from parley_gateway.functions import call_registered
 from parley_gateway.stages.chat import ChatCall, Function
-from parley_gateway.tools.mcp_server import McpServer, McpTool
 from parley_gateway.turns.calls import Call
 from parley_gateway.wire import seconds
+
+if TYPE_CHECKING:
+    from parley_gateway.tools.mcp_server import McpServer, McpTool
 
 
 class Toolbox:
@@ -30,7 +32,7 @@ class Toolbox:
     def __init__(self, settings: FunctionSettings) -> None:
         """Begins without a connection to any server."""
         self._settings = settings
-        self.servers = [McpServer(each) for each in settings.mcp_servers]
+        self.servers = _servers(settings)
 
     async def run(self) -> None:
         """Holds the connections, for ever."""
@@ -127,7 +129,7 @@ class Toolbox:
             return await server.call(tool, dict(call.arguments))
         return {"error": f"there is no function {call.name} any more"}
 
-    def _find(self, name: str) -> tuple[McpServer, McpTool] | None:
+    def _find(self, name: str) -> "tuple[McpServer, McpTool] | None":
         for server in self.servers:
             tool = server.tools.get(name)
             if tool:
@@ -146,3 +148,12 @@ async def open_toolbox(settings: FunctionSettings) -> AsyncIterator[Toolbox]:
     finally:
         holding.cancel()
         await asyncio.gather(holding, return_exceptions=True)
+
+
+def _servers(settings: FunctionSettings) -> "list[McpServer]":
+    if not settings.mcp_servers:
+        return []
+    # The mcp package takes a second of CPU to import, a third of the gateway's start.
+    from parley_gateway.tools.mcp_server import McpServer
+
+    return [McpServer(each) for each in settings.mcp_servers]
