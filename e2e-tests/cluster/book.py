@@ -15,6 +15,7 @@ from cluster.traffic import Tally
 BEGIN, END = "<!-- made by `make e2e-rig` -->", "<!-- end of what `make e2e-rig` made -->"
 HEAD = (
     "what is done",
+    "with",
     "conversations",
     "answers",
     "sessions lost",
@@ -31,6 +32,7 @@ class Row:
     """One disruption."""
 
     what: str
+    weights: str
     conversations: int
     tally: Tally
     whole_s: float | None = None
@@ -39,6 +41,7 @@ class Row:
         tally = self.tally
         return (
             self.what,
+            self.weights,
             str(self.conversations),
             str(tally.answered),
             str(len(set(tally.lost))),

@@ -1,13 +1,13 @@
 """The order of the suite, and the book of disruptions, printed at the end and put on the page that
 `--table` names. What is said of an installation holds of a fresh one, so it is looked at first, and
-what kills pods comes last.
+what kills pods and puts others in their place comes last.
 """
 
 import pytest
 
 from cluster.book import Book
 
-FIRST, LAST = ("test_installation.py",), ("test_upgrades.py", "test_disruptions.py")
+FIRST, LAST = ("test_installation.py",), ("test_disruptions.py", "test_upgrades.py")
 _BOOK = pytest.StashKey[Book]()
 
 

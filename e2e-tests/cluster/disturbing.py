@@ -20,13 +20,10 @@ async def disturbed(
     The tally is complete afterwards; it says in any case that no session and no answer was lost.
     """
     kube = installation.kube
-    book.where = (
-        f"Kubernetes {kube.version.git_version}, "
-        f"{'seeded' if installation.seeded else 'pocket'} weights, one replica a stage"
-    )
+    book.where = f"Kubernetes {kube.version.git_version}, one replica a stage"
     row: Row | None = None
     async with traffic(installation.address, installation.key, conversations) as tally:
-        row = Row(what, conversations, tally)
+        row = Row(what, installation.weights, conversations, tally)
         book.rows.append(row)
         began = time.monotonic()
         yield tally

@@ -34,6 +34,7 @@ PORT = 50051
 VALUES = REPOSITORY / "helm" / "parley"
 # Images are there; what takes time is loading weights on two cores.
 INSTALL_S = 600
+SIMULATED = {each: {"settings": {"engine": "simulator"}} for each in ("chat-llm", "tts", "vocoder")}
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class Installation:
         seconds: from `helm install` to everything ready.
         seeded: the weights are random numbers.
         rig: the cluster is this; None: it is somebody else's.
+        simulated: the language models and the vocoder run on the clock alone, see `simulate`.
     """
 
     kube: Kube
@@ -82,6 +84,24 @@ class Installation:
     seconds: float
     seeded: bool
     rig: Rig | None
+    simulated: bool = False
+
+    def simulate(self) -> None:
+        """Puts simulated engines in place of those that compute; an upgrade is made of it.
+
+        Twenty conversations are more than two cores can compute the speech of, and on those nothing
+        can be said of what a restart costs them.
+        """
+        self.release.values = {**self.release.values, "services": SIMULATED}
+        self.release.install(INSTALL_S)
+        self.simulated = True
+
+    @property
+    def weights(self) -> str:
+        """What speaks, in words."""
+        if self.simulated:
+            return "simulated engines"
+        return "seeded weights" if self.seeded else "pocket weights"
 
     @property
     def key(self) -> str:

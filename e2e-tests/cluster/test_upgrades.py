@@ -1,4 +1,7 @@
-"""Pods replaced one after another under live conversations: nobody notices but for a resume."""
+"""Pods replaced one after another under live conversations: nobody notices but for a resume.
+
+On simulated engines, so that what is seen is what replacing costs and not what two cores can carry.
+"""
 
 import asyncio
 
@@ -11,6 +14,11 @@ pytestmark = pytest.mark.e2e
 
 CONVERSATIONS = 20
 RESUME_S = 1.0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _simulated(installation):
+    installation.simulate()
 
 
 def nothing_was_noticed(tally):

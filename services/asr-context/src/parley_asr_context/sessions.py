@@ -7,15 +7,17 @@ was used: a client whose answer got lost may try again with what it has. Only a 
 it; nothing is stored per handle. Not for: turns (`turns`), or who may drive the session (`leases`).
 """
 
+import asyncio
 import base64
 import binascii
+import contextlib
 import hashlib
 import hmac
 import secrets
 from dataclasses import dataclass
 from typing import Any
 
-from parley_core.errors import InvalidArgument, NotFound
+from parley_core.errors import InvalidArgument, NotFound, ParleyError
 
 from parley_asr_context.keys import SessionName, check_name, tenant_index
 from parley_asr_context.redis_store import Store, redis_failures
@@ -23,6 +25,8 @@ from parley_asr_context.redis_store import Store, redis_failures
 _PRUNE_SAMPLE = 8
 _PRUNE_MIN_AGE_MS = 60_000
 _PAGE_SLACK = 32
+# One after another a page waits for as many answers of Redis as it has sessions.
+_READ_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,16 +156,31 @@ class Sessions:
             rows = await self._newest(tenant, last, page_size + _PAGE_SLACK)
             if not rows:
                 return found, ""
-            for score, session_id in rows:
-                try:
-                    session = await self.get(SessionName(tenant, session_id))
-                except NotFound:
-                    last = (score, session_id)
-                    continue
-                if len(found) == page_size and last:
-                    return found, base64.urlsafe_b64encode(f"{last[0]}:{last[1]}".encode()).decode()
-                found.append(session)
-                last = (score, session_id)
+            for at in range(0, len(rows), _READ_AT_ONCE):
+                part = rows[at : at + _READ_AT_ONCE]
+                sessions = await self._live([SessionName(tenant, each) for _, each in part])
+                for row, session in zip(part, sessions, strict=True):
+                    if session is not None:
+                        if len(found) == page_size and last:
+                            return found, _page_token(last)
+                        found.append(session)
+                    last = row
+
+    async def _live(self, names: list[SessionName]) -> list[Session | None]:
+        """Reads several at once; None where one is gone."""
+        found: list[Session | None] = [None] * len(names)
+
+        async def read(place: int, name: SessionName) -> None:
+            with contextlib.suppress(NotFound):
+                found[place] = await self.get(name)
+
+        try:
+            async with asyncio.TaskGroup() as reading:
+                for place, name in enumerate(names):
+                    reading.create_task(read(place, name))
+        except* ParleyError as several:
+            raise several.exceptions[0] from None
+        return found
 
     async def open_handle(self, handle: str) -> Session:
         """Find the session of a resumption handle; counts as use of both.
@@ -248,6 +267,10 @@ def _proof(uid: str, serial: int) -> str:
 
 # Milliseconds since 1970, as scores of the index are.
 _MAX_SCORE_DIGITS = 18
+
+
+def _page_token(last: tuple[int, str]) -> str:
+    return base64.urlsafe_b64encode(f"{last[0]}:{last[1]}".encode()).decode()
 
 
 def _read_page_token(token: str) -> tuple[int, str] | None:
