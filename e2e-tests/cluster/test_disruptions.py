@@ -28,14 +28,29 @@ def told_why(tally, *more):
     assert reasons <= TYPED | {*more}
 
 
-@pytest.mark.parametrize("service", SERVICES)
+def services(*always):
+    """All six; those that are not named are looked at thoroughly only."""
+    return [
+        pytest.param(each, marks=() if each in always else pytest.mark.thorough)
+        for each in SERVICES
+    ]
+
+
+@pytest.mark.parametrize("service", services("gateway", "chat-llm"))
 async def test_a_deleted_pod_loses_no_session(installation, book, service):
     async with disturbed(installation, book, f"pod of {service} deleted", CONVERSATIONS) as tally:
         installation.kube.delete(installation.kube.running(service).name)
     told_why(tally)
 
 
-@pytest.mark.parametrize("service", ["gateway", "chat-llm", "vocoder"])
+@pytest.mark.parametrize(
+    "service",
+    [
+        pytest.param("gateway", marks=pytest.mark.thorough),
+        pytest.param("chat-llm", marks=pytest.mark.thorough),
+        "vocoder",
+    ],
+)
 async def test_a_killed_container_loses_no_session(installation, book, service):
     if installation.rig is None:
         pytest.skip("only the node can kill the first process of a container")
@@ -47,6 +62,7 @@ async def test_a_killed_container_loses_no_session(installation, book, service):
     told_why(tally)
 
 
+@pytest.mark.thorough
 async def test_a_stage_out_of_memory_loses_no_session(installation, book):
     what = "tts out of memory"
     async with disturbed(installation, book, what, CONVERSATIONS) as tally:
@@ -67,6 +83,7 @@ async def test_a_restarted_redis_loses_no_session(installation, book):
     told_why(tally, "REDIS_UNAVAILABLE")
 
 
+@pytest.mark.thorough
 async def test_a_drained_node_loses_no_session(installation, book):
     kube = installation.kube
     nodes = {each.node for each in kube.pods()}
@@ -82,6 +99,7 @@ async def test_a_drained_node_loses_no_session(installation, book):
     told_why(tally, "REDIS_UNAVAILABLE")
 
 
+@pytest.mark.thorough
 async def test_scaling_the_gateway_out_and_in_loses_nothing(installation, book):
     kube = installation.kube
     what = "gateway scaled 1, 3, 1"

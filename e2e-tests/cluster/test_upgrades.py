@@ -10,7 +10,7 @@ import pytest
 from cluster.disturbing import disturbed
 from cluster.kube import SERVICES
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.thorough]
 
 CONVERSATIONS = 20
 RESUME_S = 1.0

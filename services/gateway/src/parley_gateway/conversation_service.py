@@ -1,5 +1,6 @@
 """The gRPC edge of ConversationService: checks requests, translates, and nothing else."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -30,6 +31,8 @@ from parley_gateway.wire import seconds
 
 FULL_NAME = "parley.conversation.v1.ConversationService"
 _KEPT_BEYOND_PRE_ROLL_S = 3.0
+_REPLACED = "the server is being replaced"
+_TOLD_APART_S = 0.1
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -57,10 +60,19 @@ class ConversationService(conversation_pb2_grpc.ConversationServiceServicer):
         self._vad = VadBatch(SileroVad(self._settings.vad.model))
 
     async def drain(self) -> None:
-        """Ends every stream at its next turn boundary."""
+        """Ends every stream at its next turn boundary, one after another.
+
+        Told all at once, their clients would resume on the gateways that stay in one moment, and
+        wait for each other. A quarter of the drain is for the telling, so that turns can end in the
+        rest.
+        """
         self._draining = True
-        for runner in self._runners:
-            runner.leave("the server is being replaced")
+        runners = list(self._runners)
+        telling = self._settings.drain_timeout_s / 4
+        for number, runner in enumerate(runners):
+            if number:
+                await asyncio.sleep(min(_TOLD_APART_S, telling / len(runners)))
+            runner.leave(_REPLACED)
 
     async def CreateSession(  # noqa: N802 - named by the contract
         self,
@@ -200,6 +212,9 @@ class ConversationService(conversation_pb2_grpc.ConversationServiceServicer):
             toolbox=self._toolbox,
         )
         self._runners.add(runner)
+        if self._draining:
+            # The drain began while it was being opened.
+            runner.leave(_REPLACED)
         try:
             rate = opening.sample_rate * opening.channels
             await runner.run(metered_requests(requests, ticket, rate))
