@@ -7,7 +7,7 @@ from parley_asr_context.keys import SessionName
 from parley_asr_context.leases import Leases
 from parley_asr_context.sessions import Sessions
 from parley_asr_context.turns import Draft, Turns
-from parley_core.errors import Aborted, AlreadyExists, InvalidArgument, NotFound
+from parley_core.errors import Aborted, AlreadyExists, InvalidArgument, NotFound, Unavailable
 
 pytestmark = pytest.mark.contract
 
@@ -211,3 +211,17 @@ async def test_fences_grow_across_releases(store, name):
     await leases.release(name, first.fence)
     second = await leases.acquire(name, "b", ttl=10)
     assert second.fence > first.fence
+
+
+async def test_a_redis_that_is_lost_within_a_page_is_told_as_everywhere(store, name, monkeypatch):
+    sessions = Sessions(store)
+    for number in range(3):
+        await sessions.create(SessionName(name.tenant, f"s{number}"), ttl=60)
+
+    async def lost(_: SessionName) -> None:
+        raise Unavailable("Redis cannot be reached", reason="REDIS_UNAVAILABLE")
+
+    monkeypatch.setattr(sessions, "get", lost)
+    with pytest.raises(Unavailable) as down:
+        await sessions.page(name.tenant, page_size=2)
+    assert down.value.reason == "REDIS_UNAVAILABLE"

@@ -17,7 +17,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
-from parley_core.errors import InvalidArgument, NotFound, ParleyError
+from parley_core.errors import InvalidArgument, NotFound
 
 from parley_asr_context.keys import SessionName, check_name, tenant_index
 from parley_asr_context.redis_store import Store, redis_failures
@@ -178,7 +178,7 @@ class Sessions:
             async with asyncio.TaskGroup() as reading:
                 for place, name in enumerate(names):
                     reading.create_task(read(place, name))
-        except* ParleyError as several:
+        except ExceptionGroup as several:
             raise several.exceptions[0] from None
         return found
 
