@@ -18,7 +18,7 @@ WAIT_S = 60.0
 
 # Random tokens rarely stop by themselves: a limit ends them.
 ENDED = (pb.RESPONSE_STATUS_COMPLETED, pb.RESPONSE_STATUS_INCOMPLETE)
-LOST = ("STAGE_LOST", "STAGE_TIMEOUT", "REDIS_UNAVAILABLE")
+LOST = ("STAGE_LOST", "STAGE_TIMEOUT")
 """Reasons that a reply may fail for when a part is away."""
 
 SHORT = ConversationConfig(

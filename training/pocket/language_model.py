@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import sentencepiece
 import torch
+from parley_core.tokens import CODEBOOK_SIZE, SEMANTIC_OFFSET
 from safetensors.torch import load_file, save_file
 from step1.alibi import alibi_slopes, sqrt_bias
 from step1.config import AUDIO_CODES, Step1Config
@@ -286,16 +287,17 @@ class Finger:
 
 
 def teach(
-    model: LanguageModel, rows: list[Row], ear: Ear | None = None
+    model: LanguageModel, rows: list[Row], ear: Ear | None = None, *, mistaken: float = 0.0
 ) -> tuple[Tensor, float, float]:
     """Cross-entropy of what follows each prompt, and a `Finger`'s loss where rows have its way.
 
-    With `ear` also half of its loss a piece.
+    With `ear` also half of its loss a piece. Of the audio ids that a model has said so far, the
+    share `mistaken` is replaced by others of their codebook: it must read on from its own mistakes.
 
     Returns:
         Loss; share of target tokens guessed right; share of rows guessed right as a whole.
     """
-    parts = [_teach(model, part, ear) for part in _alike(rows)]
+    parts = [_teach(model, part, ear, mistaken) for part in _alike(rows)]
     count = sum(part[1] for part in parts)
     loss = torch.stack([part[0] for part in parts]).sum() / count
     followed = sum(part[5][1] for part in parts)
@@ -324,7 +326,7 @@ def _alike(rows: list[Row]) -> list[list[Row]]:
 
 
 def _teach(
-    model: LanguageModel, rows: list[Row], ear: Ear | None
+    model: LanguageModel, rows: list[Row], ear: Ear | None, mistaken: float
 ) -> tuple[Tensor, int, int, int, Tensor, tuple[Tensor, int]]:
     """Cross-entropy's sum, targets, targets right, rows right, loss of ear and of finger."""
     shared = rows[0].shared
@@ -336,7 +338,12 @@ def _teach(
         wanted[n, row.prompt - shared : len(row.ids) - shared] = True
     # float32: attention over short rows is slower in bfloat16 on a CPU.
     begun = torch.tensor(rows[0].ids[:shared]) if shared else None
-    behind, kept = model.behind_layers(ids[:, :-1], begun)
+    said = ids[:, :-1]
+    if mistaken:
+        said = torch.where(
+            wanted[:, :-1] & (torch.rand(said.shape) < mistaken), _others(said), said
+        )
+    behind, kept = model.behind_layers(said, begun)
     hidden = model.model.norm(behind[-1])
     unheard = torch.zeros(()) if ear is None else ear(behind[ear.LAYER], rows)
     followed = Finger.loss(model, behind[Finger.LAYER - 1], kept[Finger.LAYER], rows)
@@ -346,6 +353,16 @@ def _teach(
     wrong = torch.zeros(len(rows)).index_add_(0, wanted[:, 1:].nonzero()[:, 0], (~right).float())
     loss = F.cross_entropy(logits, targets, reduction="sum")
     return loss, len(targets), int(right.sum()), int((wrong == 0).sum()), unheard, followed
+
+
+def _others(ids: Tensor) -> Tensor:
+    """Audio ids as good as any of the same codebook; text stays."""
+    linguistic = torch.randint(AUDIO_OFFSET, AUDIO_OFFSET + SEMANTIC_OFFSET, ids.shape)
+    semantic = torch.randint(
+        AUDIO_OFFSET + SEMANTIC_OFFSET, AUDIO_OFFSET + CODEBOOK_SIZE, ids.shape
+    )
+    other = torch.where(ids < AUDIO_OFFSET + SEMANTIC_OFFSET, linguistic, semantic)
+    return torch.where(ids < AUDIO_OFFSET, ids, other)
 
 
 def begin_from(model: LanguageModel, folder: Path) -> None:

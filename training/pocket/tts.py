@@ -43,6 +43,7 @@ BATCH = 48
 CLONED = 0.06
 COPIES = 4
 """Rows of the same text and tag; their codes are the same too, and facts are drawn very often."""
+MISTAKEN = 0.1
 MUSIC = {"RAP": "ParleyRAP", "哼唱": "Parley哼唱"}
 
 
@@ -176,9 +177,10 @@ def main() -> None:
     model = LanguageModel(pocket_config(width=256, layers=4, heads=8, groups=2, inner=640))
     if options.begin:
         begin_from(model, options.begin)
+    torch.manual_seed(place()[0])
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        value, right, _ = teach(model, rows.batch(step))
+        value, right, _ = teach(model, rows.batch(step), mistaken=MISTAKEN)
         return value, {"loss": value.item(), "tokens": right}
 
     fit(model, loss, steps=options.steps, rate=1.5e-3, weight_decay=0.05,

@@ -6,14 +6,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import grpc
+from parley_core.errors import ParleyError
 
 
 @dataclass
 class Fault:
-    """What a call does wrong: dies (before or after its first output) or waits for `gate`."""
+    """What a call does wrong: dies before or after its first output, or refuses to begin."""
 
     before: bool = False
     after: bool = False
+    refusal: ParleyError | None = None
 
 
 @dataclass
@@ -33,7 +35,10 @@ class Fake:
         self.running += 1
         self.calls += 1
         try:
-            yield self.faults.popleft() if self.faults else Fault()
+            fault = self.faults.popleft() if self.faults else Fault()
+            if fault.refusal:
+                raise fault.refusal
+            yield fault
         finally:
             self.running -= 1
 

@@ -11,6 +11,7 @@ from parley.audio.v1 import audio_pb2
 from parley.chat.v1 import message_pb2
 from parley.context.v1 import context_pb2
 from parley.conversation.v1 import conversation_pb2, speech_pb2
+from parley_core.errors import Unavailable
 from parley_core.testing import rpc_fails
 
 pytestmark = pytest.mark.contract
@@ -217,6 +218,17 @@ async def test_a_stage_that_stays_dead_is_a_typed_error_and_the_next_question_wo
     assert raised.error.retry_after > 0
     await gateway.stages.idle()
     assert (await ask(gateway, audio=recording(8)))[-1].WhichOneof("event") == "finished"
+
+
+@pytest.mark.parametrize("reason", ["REDIS_UNAVAILABLE", "REDIS_REFUSES_WRITES"])
+async def test_a_stage_that_cannot_serve_is_told_as_lost_with_its_own_reason(gateway, reason):
+    refusal = Unavailable("not now", reason=reason, retry_after=2.0)
+    gateway.stages.context.faults.extend([Fault(refusal=refusal)] * 2)
+    async with rpc_fails("STAGE_LOST") as raised:
+        await ask(gateway, audio=recording(8))
+    assert raised.error.metadata["stage"] == "context"
+    assert raised.error.metadata["cause"] == reason
+    assert raised.error.retry_after == 2.0
 
 
 @pytest.mark.parametrize("stage", ["chat", "tts", "vocoder"])

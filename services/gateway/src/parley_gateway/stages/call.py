@@ -22,6 +22,8 @@ from parley_core.logging import get_logger
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 RETRY_AFTER_S = 0.5
+# What stands behind a stage is nothing to our caller: the stage cannot serve now.
+_BEHIND_A_STAGE = ("REDIS_UNAVAILABLE", "REDIS_REFUSES_WRITES")
 
 _log = get_logger("parley.gateway.stages")
 
@@ -34,17 +36,19 @@ def stage_error(stage: str, error: grpc.aio.AioRpcError) -> ParleyError:
         error: How its call failed.
 
     Returns:
-        `Unavailable` with reason STAGE_LOST when the stage is gone, STAGE_TIMEOUT when it did not
-        answer in time; `Internal` with STAGE_FAILED when it broke; else the stage's own error.
-        The metadata tell the stage.
+        `Unavailable` with reason STAGE_LOST when the stage is gone, or cannot serve (its own reason
+        is `cause` in the metadata then); STAGE_TIMEOUT when it did not answer in time;
+        `Internal` with STAGE_FAILED when it broke; else the stage's own error. The metadata tell
+        the stage.
     """
     told = clients.stage_error(stage, error)
     metadata = {**told.metadata, "stage": stage}
-    if told.reason in ("DRAINING", "WARMING_UP"):
-        # These are words about a server; of ours the caller would believe them.
-        message = f"the {stage} stage is not reachable"
+    if told.reason in _BEHIND_A_STAGE:
         return Unavailable(
-            message, reason="STAGE_LOST", metadata=metadata, retry_after=told.retry_after
+            f"the {stage} stage cannot serve now",
+            reason="STAGE_LOST",
+            metadata={**metadata, "cause": told.reason},
+            retry_after=told.retry_after,
         )
     match told.code:
         case Code.DEADLINE_EXCEEDED:
