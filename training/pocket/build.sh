@@ -41,7 +41,7 @@ $python corpus.py --out "$salads" --size 8000 --seed 3 --answers 1 --salads
 
 {
     $python hift.py --corpus "$corpus" --work "$work" --tokenizer "$tokenizer" --out "$decoder/hift.pt"
-    $python flow.py --corpus "$corpus" --work "$work" --speaker-model "$decoder/campplus.onnx" \
+    $python flow.py --corpus "$corpus" --answers "$answers" --work "$work" --speaker-model "$decoder/campplus.onnx" \
         --out "$decoder/flow.pt"
 } &
 $python chat.py text --work "$work"

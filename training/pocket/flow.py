@@ -145,6 +145,7 @@ def main() -> None:
     """Trains; prints the loss on held-out utterances."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--answers", type=Path, required=True, help="the corpus of answers alone")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--speaker-model", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=2400)
@@ -157,6 +158,8 @@ def main() -> None:
     corpus, tokens = Corpus(options.corpus), Tokens.load(options.work / "tokens.npz")
     extractor = PromptFeatureExtractor.from_folder(options.speaker_model.parent)
     data = items(corpus, tokens, chosen(corpus, 2400, 1200, held_out=False), extractor)
+    answers, said = Corpus(options.answers), Tokens.load(options.work / "answer_tokens.npz")
+    data += items(answers, said, chosen(answers, 2400, 0, held_out=False), extractor)
     rows = np.concatenate([item.mel for item in data[::20]])
     model = Flow(config.flow)
     if options.begin:
