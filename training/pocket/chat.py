@@ -24,6 +24,7 @@ from exchanges import (
     draw,
     follow_up,
     opposite,
+    spell,
     subtract,
     weather,
 )
@@ -77,7 +78,12 @@ SCARCE = 0.6
 """Share, of written questions that are no arithmetic, of facts, calls and counting, which take more
 rows than their share of what is asked: each fact is learnt by itself, and a city within JSON begins
 with other pieces than the one that was asked about."""
-LEARNT_LAST = (capital, capital, opposite, opposite, calendar, colour, weather, clock, count_up)
+LEARNT_LAST = (
+    *(capital, capital, opposite, opposite, opposite, calendar, calendar, calendar),
+    *(colour, weather, clock, count_up, spell),
+)
+HEARD_TWICE = ("tool_call", "count", "calendar", "opposite", "capital", "spell", "restyled")
+"""Kinds of spoken questions that are drawn twice, since they take longest."""
 
 
 def vocabulary_lines() -> list[str]:
@@ -221,7 +227,7 @@ class Spoken:
         questions = [i for i, each in enumerate(corpus.utterances) if each.role == "question"]
         kept = {i for i in questions if i % 20 == 0}
         self.train = [i for i in questions if not self.exchanges[i].held_out and i not in kept]
-        self.train += [i for i in self.train if self.exchanges[i].kind in ("tool_call", "count")]
+        self.train += [i for i in self.train if self.exchanges[i].kind in HEARD_TWICE]
         self.new_phrases = [i for i in questions if self.exchanges[i].held_out]
         self.new_renderings = [i for i in sorted(kept) if not self.exchanges[i].held_out]
         self.train.sort(key=lambda i: len(tokens.clean[i]) + 60 * len(self.exchanges[i].tools))
