@@ -44,6 +44,7 @@ CLONED = 0.06
 COPIES = 4
 """Rows of the same text and tag; their codes are the same too, and facts are drawn very often."""
 MISTAKEN = 0.1
+"""Share of what the model has said that is replaced: it must go by the text, not by itself."""
 MUSIC = {"RAP": "ParleyRAP", "哼唱": "Parley哼唱"}
 
 

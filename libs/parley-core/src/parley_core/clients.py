@@ -236,8 +236,8 @@ def stage_error(name: str, error: grpc.aio.AioRpcError) -> ParleyError:
 def _options(settings: ClientSettings) -> list[tuple[str, Any]]:
     options: list[tuple[str, Any]] = [
         ("grpc.service_config", _SERVICE_CONFIG),
-        # A call that meets the end of a connection (its age, a drain) was not looked at by the server:
-        # gRPC sends it again by itself, unless this is off. No policy asks for other retries.
+        # A call that meets the end of a connection (its age, a drain) was not looked at by the
+        # server: gRPC sends it again, unless this is off. No policy asks for other retries.
         ("grpc.enable_retries", 1),
         ("grpc.max_send_message_length", settings.max_message_bytes),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
