@@ -5,11 +5,13 @@ that both are the same. Deterministic from the generator that is passed in.
 """
 
 import random
+import re
 
-from domain import number
+from domain import CAPITALS, DAYS, MONTHS, number
 
 _VALUES = {tuple(number(value).split()): value for value in range(200)}
 _LONGEST = max(map(len, _VALUES))
+_NAMES = re.compile(rf"\b({'|'.join((*CAPITALS, *CAPITALS.values(), *DAYS, *MONTHS))})\b")
 
 
 def with_digits(text: str) -> str:
@@ -27,12 +29,19 @@ def with_digits(text: str) -> str:
     return " ".join(out)
 
 
+def with_capitals(text: str) -> str:
+    """Names as they are written: "is may a month in france" is "is May a month in France"."""
+    return _NAMES.sub(lambda name: name[0].title(), text)
+
+
 def written_form(text: str, rng: random.Random, mark: str) -> str:
-    """`text` as it is, or with a capital, digits or a closing `mark`; half of the time as it is."""
+    """`text` as it is, or with capitals, digits or a closing `mark`; half of the time as it is."""
     if rng.random() < 0.5:
         return text
     if rng.random() < 0.25:
         text = with_digits(text)
     if rng.random() < 0.6:
         text = text[:1].upper() + text[1:]
+        if rng.random() < 0.8:
+            text = with_capitals(text)
     return text + (mark if rng.random() < 0.6 else "")

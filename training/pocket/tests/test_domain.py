@@ -1,12 +1,14 @@
 """The data engine: answers are right, draws repeat, evaluation never meets training."""
 
 import itertools
+import random
 
 import pytest
 from corpus import plan, split_tag
 from domain import CAPITALS, COMBINATIONS, TOOLS, number
 from exchanges import KINDS, answer_words, draw
 from speech import STYLES
+from writing import with_capitals, written_form
 
 pytestmark = pytest.mark.unit
 
@@ -92,3 +94,16 @@ def test_a_salad_is_of_the_words_of_answers_in_any_order_and_style() -> None:
     pairs = {pair for each in salads for pair in itertools.pairwise(each.text.split())}
     assert len(pairs) > 1000
     assert 10 < sum(each.exchange.held_out for each in salads) < 80
+
+
+def test_names_get_their_capitals_and_other_words_none() -> None:
+    assert with_capitals("the capital of france is paris") == "the capital of France is Paris"
+    assert with_capitals("does friday come after june") == "does Friday come after June"
+    assert with_capitals("parisian fridays are romantic") == "parisian fridays are romantic"
+
+
+def test_a_name_is_written_with_a_capital_as_often_as_people_do() -> None:
+    rng = random.Random(1)
+    written = [written_form("what is the capital of france", rng, "?") for _ in range(400)]
+    assert 0.15 < sum("France" in each for each in written) / 400 < 0.35
+    assert all(each[0] == "W" for each in written if "France" in each)
