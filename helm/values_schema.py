@@ -87,6 +87,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "weights.source": {"enum": ["claim", "hub", "s3", "seeded", "image"]},
     "weights.s3.url": {"type": "string", "pattern": "^(s3://[^/]+.*)?$"},
     "weights.s3.endpoint": {"type": "string", "pattern": "^(https?://.+)?$"},
+    "weights.hub.endpoint": {"type": "string", "pattern": "^(https?://.+)?$"},
     "weights.seed": {"type": "integer", "minimum": 0},
     "weights.folder": {"type": "string", "pattern": "^[A-Za-z0-9._-]*$"},
     "weights.hub.repositories": section(

@@ -8,7 +8,9 @@
 #   SBOM=FOLDER                            write each service's bill of materials (CycloneDX, from /opt/parley/sbom.cdx.json) there
 #   PUSH=1                                 push what was built
 #   ENGINE=docker|podman|buildah           instead of the first that works
-#   BASE=IMAGE VLLM=IMAGE TORCH_INDEX=URL  pinned bases (by digest in a release), and where CPU torch comes from
+#   BASE=IMAGE VLLM=IMAGE                  pinned bases (by digest in a release)
+#   TORCH_INDEX=URL                        PyTorch's index of CPU wheels; without one pip finds torch where it is configured
+#                                          to look, on x86 with CUDA, and images are gigabytes larger
 #   BUILD_ARGS='...'                       more arguments of the build command, e.g. --network=host
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -49,7 +51,7 @@ base() { build "$prefix-$1:$tag" images/Dockerfile . --target "$1" ${bases[@]+"$
 bases=() builder=()
 [ -z "${BASE:-}" ] || { bases+=(--build-arg "BASE=$BASE"); builder+=(--build-arg "BUILDER=$BASE"); }
 [ -z "${VLLM:-}" ] || bases+=(--build-arg "VLLM=$VLLM")
-[ -z "${TORCH_INDEX+set}" ] || bases+=(--build-arg "TORCH_INDEX=$TORCH_INDEX")
+[ -z "${TORCH_INDEX:-}" ] || bases+=(--build-arg "TORCH_INDEX=$TORCH_INDEX")
 
 services=("$@")
 tools=

@@ -134,6 +134,17 @@ def test_pods_wait_for_weights_unless_the_claim_came_filled(render):
     assert "initContainers" not in render().service_pod("gateway")["spec"]
 
 
+@pytest.mark.parametrize("mirror", ["", "http://mirror.example:8080"])
+def test_a_mirror_of_the_hub_is_asked_where_one_is_named(render, mirror):
+    rendered = render(values={"weights": {"source": "hub", "hub": {"endpoint": mirror}}})
+    (job,) = rendered.all("Job")
+    (download,) = job["spec"]["template"]["spec"]["containers"]
+    told = [each["value"] for each in download["env"] if each["name"] == "HF_ENDPOINT"]
+    assert told == ([mirror] if mirror else [])
+    (rule,) = rendered.one("NetworkPolicy", "parley-weights")["spec"]["egress"][-1:]
+    assert [each["port"] for each in rule["ports"]] == [8080 if mirror else 443]
+
+
 def test_weights_are_read_only_for_everyone_but_the_job(variant):
     for name, pod in variant.pods():
         for each in containers(pod):
