@@ -1,6 +1,9 @@
 """What we sent, heard back by the microphone: no interruption; real speech over it still is."""
 
 import asyncio
+import itertools
+import wave
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from parley_gateway.echo.track import Track
 from parley_gateway.vad import SAMPLE_RATE, SileroVad, SpeechDetector
 
 PACKET = 320
+SPEAKERS = Path(__file__).parents[3] / "weights/pocket/Step-Audio-TTS-3B/speakers"
 KEEP = 3.0
 
 
@@ -29,6 +33,14 @@ def speech(seconds, *, rate=SAMPLE_RATE, seed=0, pitch=110.0):
     t = np.arange(len(noise)) / rate
     hiss = (noise * (np.sin(2 * np.pi * 2.7 * t + seed) > 0.5)).astype(np.float32)
     return vowels(seconds, rate=rate, pitch=pitch) + hiss
+
+
+def voice(name):
+    """A recorded voice at 22.05 kHz: a prompt of the pocket weights."""
+    path = SPEAKERS / f"{name}_prompt.wav"
+    with wave.open(str(path)) as file:
+        assert file.getframerate() == RATE
+        return pcm16_to_float(file.readframes(file.getnframes()))
 
 
 def louder(samples, decibels):
@@ -143,6 +155,22 @@ async def test_without_an_echo_every_sample_passes_untouched(model):
     assert canceller.delay is None
     assert np.array_equal(raw, clean)
     assert [started for started, _ in edges] == [True, False]
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("said", "sent"), list(itertools.permutations(("Parley", "Slt", "Rms"), 2))
+)
+@pytest.mark.parametrize("lead", [0.0, 0.4, 0.9])
+def test_a_voice_that_speaks_while_another_is_sent_is_not_taken_for_its_echo(said, sent, lead):
+    reference = EchoReference(RATE, KEEP)
+    canceller = EchoCanceller(reference)
+    reference.sent("t1.0", float_to_pcm16(np.tile(voice(sent), 3)[round(lead * RATE) :]))
+    user = np.tile(resample(voice(said), RATE, SAMPLE_RATE), 2)
+    packets = [user[at : at + PACKET] for at in range(0, len(user), PACKET)]
+    cleaned = [canceller.feed(packet) for packet in packets]
+    assert sum(each.found for each in cleaned) == 0
+    assert np.array_equal(np.concatenate([each.samples for each in cleaned]), user)
 
 
 @pytest.mark.unit

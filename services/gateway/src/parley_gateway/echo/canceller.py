@@ -5,9 +5,10 @@ back, they pass through untouched. The echo is found by its delay and subtracted
 that learns the room; level, colour and a wandering delay do not matter. A user who talks over the
 echo is left: a guess at another filter takes over only where it does better on sound that it was
 not made from, and what is left of an echo is lowered only while it is no more than always.
-It takes about a quarter of a second of echo to find it the first time. A packet of 20 ms costs a
-quarter of a millisecond; a search and a guess cost one or two each, and come every 64 ms at most,
-ever less often while nothing is found.
+It takes about a third of a second of echo to find it the first time: somebody else's voice is like
+what was sent for the length of a vowel, so a filter must also do on sound that it was not made
+from, or be found twice. A packet of 20 ms costs a quarter of a millisecond; a search and a guess
+cost one or two each, and come every 64 ms at most, ever less often while nothing is found.
 Not for: echo that is distorted beyond recognition; what is left of it is for the rest to judge.
 """
 
@@ -34,8 +35,9 @@ _TRIAL = 960
 _BETTER = 0.7
 _QUIET = 3e-4**2
 """Power below which nobody would take the microphone's sound for speech."""
-_FOUND, _GONE = 0.5, 0.12
-"""Shares of the echo in what is heard: it is surely there, it is hardly there."""
+_SURE, _FOUND, _PROVEN, _GONE = 0.8, 0.5, 0.3, 0.12
+"""Shares of the echo in what is heard: it is there, it is there if seen twice at one delay, at least
+this much of it in sound that the filter was not made from; it is hardly there."""
 _LOUDEST = 4.0
 """Gain of power above which it is no echo, but somebody who says the same."""
 _LEAST_LEFT, _MOST_LEFT = 1e-3, 0.06
@@ -87,6 +89,7 @@ class EchoCanceller:
         self._guesses = 0
         self._waited = 0
         self._patience = _EVERY
+        self._suspected: int | None = None
 
     @property
     def delay(self) -> float | None:
@@ -121,7 +124,7 @@ class EchoCanceller:
             return Cleaned(clean)
         self._waited = 0
         # Who has no echo does not pay for the search all the time.
-        self._patience = min(self._patience + _EVERY // 16, _SLOWEST)
+        self._patience = min(self._patience + self._patience // 16, _SLOWEST)
         delay = self._search(_LENGTH if self._delay is None else _MOVED_LENGTH)
         if delay is not None:
             return Cleaned(self._subtract(samples, delay), True)
@@ -174,8 +177,13 @@ class EchoCanceller:
             known = np.convolve(self._sent(self._delay, length), self._room.taps, "valid")
             share = max(share, 1.2 - power(heard - known) / power(heard))
         found = self._fit(delay, length, np.zeros(_FIRST_TAPS, np.float32))
-        if found is None or found.share < share:
+        if found is None or found.share < share or found.proven < _PROVEN:
             return None
+        suspected, self._suspected = self._suspected, delay
+        if found.share < _SURE and (suspected is None or abs(delay - suspected) >= _LEAD):
+            self._patience = _EVERY
+            return None
+        self._suspected = None
         self._delay, self._patience = delay, _EVERY
         self._use(found.taps, 1 - found.share)
         return delay
