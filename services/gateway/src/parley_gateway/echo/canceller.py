@@ -36,8 +36,8 @@ _BETTER = 0.7
 _QUIET = 3e-4**2
 """Power below which nobody would take the microphone's sound for speech."""
 _SURE, _FOUND, _PROVEN, _GONE = 0.8, 0.5, 0.3, 0.12
-"""Shares of the echo in what is heard: it is there, it is there if seen twice at one delay, at least
-this much of it in sound that the filter was not made from; it is hardly there."""
+"""Shares of the echo in what is heard: it is there, it is there if seen twice at one delay, this
+much of it in sound that the filter was not made from; it is hardly there."""
 _LOUDEST = 4.0
 """Gain of power above which it is no echo, but somebody who says the same."""
 _LEAST_LEFT, _MOST_LEFT = 1e-3, 0.06
