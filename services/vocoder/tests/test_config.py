@@ -53,6 +53,15 @@ def test_a_folder_may_say_how_many_steps_its_flow_takes(tmp_path: Path) -> None:
         load(tmp_path, told.replace("n_timesteps: 4", "n_timesteps: 0"))
 
 
+def test_a_folder_may_say_how_much_prompt_its_flow_is_used_to(tmp_path: Path) -> None:
+    rate = "inference_cfg_rate: 0.7"
+    assert load(tmp_path, _YAML).flow.max_prompt_frames is None
+    told = _YAML.replace(rate, f"{rate}\n                max_prompt_frames: 86")
+    assert load(tmp_path, told).flow.max_prompt_frames == 86
+    with pytest.raises(ConfigError, match="max_prompt_frames: 0 is not 1 or more"):
+        load(tmp_path, told.replace("max_prompt_frames: 86", "max_prompt_frames: 0"))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "named"),
     [

@@ -1,3 +1,6 @@
+from copy import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from material import joined, spoken, stream_alone, voice, whole_alone
@@ -97,6 +100,17 @@ def test_a_long_prompt_is_carried_in_part(decoder: Decoder) -> None:
     kept = decoder.voice(long, 40)
     assert np.array_equal(kept.prompt_mel.T.numpy(), long.prompt_mel[-40:])
     assert kept.prompt_tokens.tolist() == long.prompt_tokens[-20:].tolist()
+
+
+def test_a_window_carries_no_more_prompt_than_the_folder_allows(decoder: Decoder) -> None:
+    sparing = copy(decoder)
+    sparing.config = replace(
+        decoder.config, flow=replace(decoder.config.flow, max_prompt_frames=40)
+    )
+    long = voice(20)
+    assert sparing.voice(long, 258).prompt_mel.shape[1] == 40
+    assert sparing.voice(long, 30).prompt_mel.shape[1] == 30
+    assert sparing.voice(long).prompt_mel.shape[1] == len(long.prompt_mel)
 
 
 def test_seed_and_voice_change_the_sound(decoder: Decoder) -> None:

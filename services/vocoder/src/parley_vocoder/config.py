@@ -48,6 +48,9 @@ class FlowConfig:
     Attributes:
         euler_steps: of the solver, `n_timesteps` beside `inference_cfg_rate`; published folders
             leave it to the caller, who takes 10.
+        max_prompt_frames: longest voice prompt that a window may carry, `max_prompt_frames` beside
+            it, in mel frames; published folders set no limit. A flow that was trained on short
+            prompts gains nothing by long ones, and every window pays for them.
     """
 
     input_size: int
@@ -62,6 +65,7 @@ class FlowConfig:
     encoder: EncoderConfig
     estimator: EstimatorConfig
     euler_steps: int = EULER_STEPS
+    max_prompt_frames: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +187,9 @@ def _flow(flow: Section) -> FlowConfig:
     steps = cfm.integer("n_timesteps", EULER_STEPS)
     if not 1 <= steps <= MOST_EULER_STEPS:
         raise ConfigError(f"flow.decoder.cfm_params.n_timesteps: {steps} is not 1 to 100")
+    longest = cfm.integer("max_prompt_frames") if cfm.has("max_prompt_frames") else None
+    if longest is not None and longest < 1:
+        raise ConfigError(f"flow.decoder.cfm_params.max_prompt_frames: {longest} is not 1 or more")
     config = FlowConfig(
         input_size=flow.integer("input_size"),
         output_size=flow.integer("output_size"),
@@ -194,6 +201,7 @@ def _flow(flow: Section) -> FlowConfig:
         inference_cfg_rate=cfm.number("inference_cfg_rate"),
         t_scheduler=scheduler,
         euler_steps=steps,
+        max_prompt_frames=longest,
         encoder=EncoderConfig(
             input_size=encoder.integer("input_size"),
             output_size=encoder.integer("output_size"),

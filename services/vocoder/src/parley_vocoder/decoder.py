@@ -141,7 +141,16 @@ class Decoder:
 
     @torch.inference_mode()
     def voice(self, conditioning: VoiceConditioning, max_frames: int | None = None) -> Voice:
-        """Bring a voice to the device, keeping at most the last `max_frames` of its prompt."""
+        """Bring a voice to the device.
+
+        Args:
+            conditioning: as it was sent.
+            max_frames: of a window's prompt at most this many are kept, the last, or as many as
+                the folder allows if that is fewer; None: all of a whole utterance's.
+        """
+        allowed = self.config.flow.max_prompt_frames
+        if max_frames is not None and allowed is not None:
+            max_frames = min(max_frames, allowed)
         tokens = torch.as_tensor(conditioning.prompt_tokens, dtype=torch.int64)
         mel = torch.as_tensor(conditioning.prompt_mel, dtype=torch.float32).T
         if max_frames is not None and mel.shape[1] > max_frames:

@@ -35,7 +35,8 @@ class StreamingSection(SettingsSection):
     max_prompt_frames: int = Field(
         _WINDOWS.max_prompt_frames,
         ge=1,
-        description="Mel frames (11.6 ms) of the voice prompt that every window carries.",
+        description="Mel frames (11.6 ms) of the voice prompt that every window carries; fewer"
+        " where the folder says so.",
     )
 
     def windows(self) -> WindowSettings:
