@@ -67,6 +67,16 @@ def test_an_interruption_without_words_lets_the_reply_go_on_where_its_playback_s
     assert of(effects, fx.CompleteResponse) == [fx.CompleteResponse(again, Status.COMPLETED)]
 
 
+@pytest.mark.parametrize(("speech", "asks"), [(0.45, True), (0.65, False)])
+def test_the_silence_before_a_pause_is_told_is_no_speech(speech, asks):
+    """A hum of 0.45 s is 0.64 s old when the detector says that it is over."""
+    stream, key = replying(pause_told_after=0.19)
+    effects = stream.tell(ev.SpeechStarted(20.0), after=2.0) + stream.wait(speech + 0.19)
+    effects += stream.tell(ev.SpeechStopped(20.0 + speech, silence=0.19))
+    assert (of(effects, fx.RecognizeWords) == [fx.RecognizeWords("t2")]) is asks
+    assert (of(effects, fx.CancelReply) == [fx.CancelReply(key)]) is not asks
+
+
 def test_words_make_it_an_interruption():
     stream, key = replying()
     cough(stream)

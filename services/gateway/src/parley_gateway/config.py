@@ -23,6 +23,7 @@ from parley_gateway.turns.end_of_turn import (
     SilencePolicy,
 )
 from parley_gateway.turns.rules import TurnRules
+from parley_gateway.vad import VadThresholds
 from parley_gateway.wire import from_struct, seconds
 
 ConversationConfig = conversation_pb2.ConversationConfig
@@ -200,6 +201,7 @@ def turn_rules(
         interruption=not policy.no_interruption,
         interruption_speech=turns.interruption_speech_s,
         sure_speech=turns.sure_speech_s,
+        pause_told_after=VadThresholds().min_silence_s,
         words_wait=turns.words_wait_s,
         max_utterance=settings.request_limits.max_utterance_s,
     )

@@ -176,6 +176,8 @@ class TurnController:
             policy = self.rules.end_of_turn
             probability = policy.probability(pause, max(0.0, self._now - ended_at))
             self._decide(turn, Decision.HOLD, probability)
+            if turn.speech >= self.rules.sure_speech:
+                self._replies.make_sure()
             if self._replies.cut_off:
                 turn.words_due = self._now + self.rules.words_wait
                 self._do(fx.RecognizeWords(turn.turn_id))
@@ -417,7 +419,8 @@ class TurnController:
 
     def _sure_due(self, turn: UserTurn) -> float:
         if self._replies.cut_off and self._talk and self.state is State.USER_SPEAKING:
-            return self._talk.since + self.rules.sure_speech - turn.speech
+            known = self.rules.sure_speech + self.rules.pause_told_after
+            return self._talk.since + known - turn.speech
         return inf
 
     def _interruption_due(self) -> float:
