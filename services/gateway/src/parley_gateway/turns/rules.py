@@ -37,8 +37,8 @@ class TurnRules:
         interruption_speech: Speech that does; less is a backchannel.
         sure_speech: Speech that needs no words to be an interruption; after less, words are asked
             for, and without any the reply goes on.
-        pause_told_after: Silence that has gone by when a pause is told: that speech went on is known
-            only this much later.
+        pause_told_after: Silence that has gone by when a pause is told: that speech went on is
+            known only this much later.
         words_wait: How long the end of the turn waits for those words.
         max_utterance: A turn is taken to have ended after this.
     """
