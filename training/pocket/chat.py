@@ -69,7 +69,7 @@ from tokenise import Tokens
 from torch import Tensor, nn
 from writing import with_digits, written_form
 
-TEXT_BATCH, SPOKEN_BATCH, MIXED_TEXT_BATCH = 128, 32, 32
+TEXT_BATCH, SPOKEN_BATCH, MIXED_TEXT_BATCH = 128, 32, 48
 TRANSCRIBE = "write down what you hear"
 CORRUPTED = 0.08
 SURROUNDED_TEXT, SURROUNDED_MIXED = 0.05, 0.7
@@ -206,7 +206,7 @@ def written(rows: Rows, seed: int, count: int, arithmetic: float, surrounded: fl
     batch: list[Row] = []
     while len(batch) < count:
         if rng.random() < arithmetic:
-            exchange = rng.choice((add, subtract, subtract, follow_up))(rng)
+            exchange = rng.choice((add, add, subtract, subtract, follow_up))(rng)
         elif rng.random() < SCARCE:
             exchange = rng.choice(LEARNT_LAST)(rng)
         elif rng.random() < 0.03:
@@ -325,7 +325,7 @@ def main() -> None:
         read, _, also = teach(
             model,
             written(
-                rows, 100_000 + step, MIXED_TEXT_BATCH, arithmetic=0.4, surrounded=SURROUNDED_MIXED
+                rows, 100_000 + step, MIXED_TEXT_BATCH, arithmetic=0.5, surrounded=SURROUNDED_MIXED
             ),
         )
         figures = {"audio": heard.item(), "tokens": tokens, "answers": whole, "written": also}
