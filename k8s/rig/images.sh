@@ -69,7 +69,7 @@ unshare --mount --propagation private bash -Eeuo pipefail -c '
   }
   import localhost/python:bookworm python
   import docker.io/library/parley-redis:bookworm redis
-  ENGINE=buildah BASE=localhost/python:bookworm \
+  ENGINE=buildah BASE=localhost/python:bookworm TORCH_INDEX= \
     BUILD_ARGS="--quiet --layers --volume $cache/wheels:/wheels:ro --volume $cache/pip.conf:/etc/pip.conf:ro" \
     scripts/images.sh
   names=(gateway tokenizer chat-llm tts vocoder asr-context tools)
