@@ -34,7 +34,7 @@ def average(folders: list[Path], out: Path) -> None:
     }
     out.mkdir(parents=True, exist_ok=True)
     for path in folders[0].iterdir():
-        if path.name != WEIGHTS and not (out / path.name).exists():
+        if path.name != WEIGHTS and out.resolve() != folders[0].resolve():
             shutil.copy(path, out)
     save_file(mean, out / WEIGHTS)
 

@@ -102,7 +102,7 @@ def test_names_get_their_capitals_and_other_words_none() -> None:
     assert with_capitals("parisian fridays are romantic") == "parisian fridays are romantic"
 
 
-def test_a_name_is_written_with_a_capital_as_often_as_people_do() -> None:
+def test_a_quarter_of_written_questions_have_names_with_capitals() -> None:
     rng = random.Random(1)
     written = [written_form("what is the capital of france", rng, "?") for _ in range(400)]
     assert 0.15 < sum("France" in each for each in written) / 400 < 0.35
