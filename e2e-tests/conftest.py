@@ -11,15 +11,14 @@ default: the weights/pocket of the checkout, seeded ones while they are not comp
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from constellation import Constellation
-from parley_client.local.weights import SEEDED, describe
+from constellation import Constellation, running
+from parley_client.local.weights import SEEDED
 
 CLUSTER_TESTS = Path(__file__).parent / "cluster"
 
@@ -81,13 +80,8 @@ def constellation(
         at = request.getfixturevalue("installation")
         yield Constellation(state, {}, at=at.address, api_key=at.key, seeded=at.seeded)
         return
-    weights = os.environ.get("PARLEY_E2E_WEIGHTS")
-    made = Constellation(state, {})
-    up = made.parley("up", *(["--weights", weights] if weights else []))
-    assert up.status == 0, up.err
-    yield replace(made, seeded=describe(Path(made.status_file()["weights"])).stub)
-    down = made.parley("down")
-    assert down.status == 0, down.err
+    with running(state, os.environ.get("PARLEY_E2E_WEIGHTS")) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

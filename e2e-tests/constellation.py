@@ -7,12 +7,14 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from parley_client import Client
+from parley_client.local.weights import describe
 
 DATA = Path(__file__).parent / "data"
 QUESTION = DATA / "question.wav"
@@ -142,3 +144,14 @@ async def eventually(
             return value
     except TimeoutError:
         raise AssertionError(f"not within {timeout} s: {what}") from None
+
+
+@contextmanager
+def running(state: Path, weights: object = None) -> Iterator[Constellation]:
+    """Parley as processes on this machine; `weights` as `parley up` takes them."""
+    made = Constellation(state, {})
+    up = made.parley("up", *(["--weights", weights] if weights else []))
+    assert up.status == 0, up.err
+    yield replace(made, seeded=describe(Path(made.status_file()["weights"])).stub)
+    down = made.parley("down")
+    assert down.status == 0, down.err

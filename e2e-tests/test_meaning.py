@@ -10,7 +10,7 @@ import re
 import wave
 
 import pytest
-from constellation import DATA, Constellation
+from constellation import DATA, running
 from parley_client.local.weights import POCKET
 
 pytestmark = pytest.mark.e2e
@@ -24,12 +24,8 @@ def trained(constellation, tmp_path_factory):
         return
     if constellation.at:
         pytest.skip("random weights mean nothing")
-    made = Constellation(tmp_path_factory.mktemp("trained") / "state", {}, seeded=False)
-    up = made.parley("up", "--weights", POCKET)
-    assert up.status == 0, up.err
-    yield made
-    down = made.parley("down")
-    assert down.status == 0, down.err
+    with running(tmp_path_factory.mktemp("trained") / "state", POCKET) as made:
+        yield made
 
 
 @pytest.fixture
@@ -122,10 +118,8 @@ def test_a_written_question_gets_the_same_answer(trained):
     assert words(done.json["answer"]) == "the capital of france is paris"
 
 
-@pytest.mark.usefixtures("finished")
+@pytest.mark.usefixtures("finished", "processes")
 def test_a_scripted_conversation_is_held_and_kept_as_it_was_heard(trained, tmp_path):
-    if trained.at:
-        pytest.skip("needs the processes of this machine")
     tape = tmp_path / "talk.wav"
     done = trained.parley(
         *("talk", "--wav", DATA / "conversation.wav", "--functions", DATA / "weather.json"),
