@@ -90,8 +90,9 @@ def reference_logits(model, ids):
 def test_the_fused_forward_computes_the_definition(heads, groups, head_dim, batch_invariant):
     model = make_model(heads, groups, head_dim, batch_invariant=batch_invariant)
     ids = prompt(23)
+    reference = reference_logits(model, ids)
     fused = run_chunks(model, ids, [23])
-    assert torch.allclose(fused.double(), reference_logits(model, ids), atol=2e-5)
+    assert torch.allclose(fused.double(), reference, atol=2e-5)
 
 
 @pytest.mark.parametrize(("heads", "groups", "head_dim"), SHAPES)

@@ -5,10 +5,10 @@ each. The linear layers see all tokens as one matrix; attention runs once for al
 and once for each longer one.
 
 Invariant (`batch_invariant=True`, float32 on CPU, one intra-op thread): a token's logits are bit
-for bit the same whatever else is in the pass and however its prompt was cut into chunks. BLAS picks
-its kernel, and with it the order of summation, by the number of rows; so matrices are padded to a
-row count from which the choice no longer changes, queries to multiples of it, and keys to whole
-blocks.
+for bit the same whatever else is in the pass and however its prompt was cut into chunks. The linear
+layers see to their own part (`step1.linear`); attention's BLAS picks its kernel, and with it the
+order of summation, by the number of rows, so queries are padded to a row count from which the
+choice no longer changes, and keys to whole blocks.
 
 Not here: which spans to run (scheduler), which token to take (sampling).
 """
@@ -24,10 +24,12 @@ from torch.nn import functional as F
 from step1.alibi import alibi_slopes, sqrt_bias
 from step1.config import Step1Config
 from step1.engine.kv_cache import KEY_BLOCK, KVCache
+from step1.linear import Linear
 from step1.logits import IdRanges
 from step1.weights import expected_shapes, iter_weights
 
-_INVARIANT_ROWS = 16
+_QUERY_ROWS = 16
+_HEAD_PARTS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +50,11 @@ class Span:
 @dataclass(slots=True)
 class _Layer:
     input_norm: torch.Tensor
-    qkv: torch.Tensor
-    out: torch.Tensor
+    qkv: Linear
+    out: Linear
     post_norm: torch.Tensor
-    gate_up: torch.Tensor
-    down: torch.Tensor
+    gate_up: Linear
+    down: Linear
 
 
 @dataclass(slots=True)
@@ -81,7 +83,8 @@ class Step1Model:
         self.config = config
         self.dtype = dtype
         self.device = torch.device(device)
-        self._min_rows = _INVARIANT_ROWS if batch_invariant else 1
+        self._batch_invariant = batch_invariant
+        self._query_rows = _QUERY_ROWS if batch_invariant else 1
         slopes = (
             torch.tensor(config.alibi_slopes, dtype=torch.float32)
             if config.alibi_slopes is not None
@@ -94,20 +97,24 @@ class Step1Model:
         def empty(*shape: int) -> torch.Tensor:
             return torch.empty(shape, dtype=dtype, device=self.device)
 
+        def linear(outputs: int, inputs: int) -> Linear:
+            return Linear(empty(outputs, inputs), batch_invariant=batch_invariant)
+
         self._embed = empty(config.vocab_size, hidden)
         self._layers = [
             _Layer(
                 input_norm=empty(hidden),
-                qkv=empty(hidden + 2 * self._kv_width, hidden),
-                out=empty(hidden, hidden),
+                qkv=linear(hidden + 2 * self._kv_width, hidden),
+                out=linear(hidden, hidden),
                 post_norm=empty(hidden),
-                gate_up=empty(2 * inner, hidden),
-                down=empty(hidden, inner),
+                gate_up=linear(2 * inner, hidden),
+                down=linear(hidden, inner),
             )
             for _ in range(config.num_hidden_layers)
         ]
         self._norm = empty(hidden)
         self._head = self._embed if config.tie_word_embeddings else empty(config.vocab_size, hidden)
+        self._head_parts: dict[tuple[int, int], Linear] = {}
 
     @classmethod
     def load(
@@ -142,10 +149,11 @@ class Step1Model:
         return model
 
     def set_weight(self, name: str, tensor: torch.Tensor) -> None:
-        """Copy one tensor of the checkpoint to its place in the fused layout.
+        """Copy one tensor of the checkpoint to its place in the fused layout, before any pass.
 
         Raises:
             KeyError: The config calls for no such tensor.
+            RuntimeError: The model has computed something already.
         """
         if name not in expected_shapes(self.config):
             raise KeyError(name)
@@ -163,14 +171,14 @@ class Step1Model:
         hidden, inner, kv = self.config.hidden_size, self.config.intermediate_size, self._kv_width
         return {
             "input_layernorm.weight": layer.input_norm,
-            "self_attn.q_proj.weight": layer.qkv[:hidden],
-            "self_attn.k_proj.weight": layer.qkv[hidden : hidden + kv],
-            "self_attn.v_proj.weight": layer.qkv[hidden + kv :],
-            "self_attn.o_proj.weight": layer.out,
+            "self_attn.q_proj.weight": layer.qkv.weight[:hidden],
+            "self_attn.k_proj.weight": layer.qkv.weight[hidden : hidden + kv],
+            "self_attn.v_proj.weight": layer.qkv.weight[hidden + kv :],
+            "self_attn.o_proj.weight": layer.out.weight,
             "post_attention_layernorm.weight": layer.post_norm,
-            "mlp.gate_proj.weight": layer.gate_up[:inner],
-            "mlp.up_proj.weight": layer.gate_up[inner:],
-            "mlp.down_proj.weight": layer.down,
+            "mlp.gate_proj.weight": layer.gate_up.weight[:inner],
+            "mlp.up_proj.weight": layer.gate_up.weight[inner:],
+            "mlp.down_proj.weight": layer.down.weight,
         }[part]
 
     def forward(
@@ -216,14 +224,14 @@ class Step1Model:
         )
         groups = self._plan_attention(spans, positions)
         ids = torch.tensor(token_ids, device=self.device)
-        hidden = self._pad_rows(F.embedding(ids, self._embed))
+        hidden = F.embedding(ids, self._embed)
         attended = torch.zeros_like(hidden)
         width = self.config.hidden_size
         shape_kv = (count, self.config.num_attention_groups, self.config.head_dim)
         shape_q = (count, shape_kv[1], self.config.heads_per_group, shape_kv[2])
         for index, layer in enumerate(self._layers):
             normed = self._rms_norm(hidden, layer.input_norm)
-            qkv = F.linear(normed, layer.qkv)[:count]
+            qkv = layer.qkv(normed)
             query = qkv[:, :width].reshape(shape_q)
             cache.write(
                 index,
@@ -234,13 +242,12 @@ class Step1Model:
             )
             for group in groups:
                 attended[group.rows] = self._attend(query[group.rows], group, cache, index)
-            hidden = hidden + F.linear(attended, layer.out)
+            hidden = hidden + layer.out(attended)
             normed = self._rms_norm(hidden, layer.post_norm)
-            gate, up = F.linear(normed, layer.gate_up).chunk(2, dim=-1)
-            hidden = hidden + F.linear(F.silu(gate) * up, layer.down)
+            gate, up = layer.gate_up(normed).chunk(2, dim=-1)
+            hidden = hidden + layer.down(F.silu(gate) * up)
         rows = torch.tensor(wanted_rows, dtype=torch.int64, device=self.device)
-        wanted = self._pad_rows(hidden[rows])
-        return self._rms_norm(wanted, self._norm)[: len(wanted_rows)]
+        return self._rms_norm(hidden[rows], self._norm)
 
     @torch.inference_mode()
     def logits(self, hidden: torch.Tensor, ids: IdRanges | None = None) -> torch.Tensor:
@@ -253,21 +260,19 @@ class Step1Model:
         Returns:
             float32 `[rows, number of ids]`, columns in the order of `ids`.
         """
-        rows = hidden.shape[0]
-        padded = self._pad_rows(hidden)
-        if ids is None:
-            return F.linear(padded, self._head)[:rows].float()
-        parts = []
-        for low, high in ids:
-            # One column would be another BLAS routine, with another order of summation.
-            start = max(0, min(low, high - _INVARIANT_ROWS))
-            part = F.linear(padded, self._head[start:high])
-            parts.append(part[:rows, low - start :])
-        return torch.cat(parts, dim=1).float()
+        ranges = ((0, self.config.vocab_size),) if ids is None else ids
+        parts = [self._head_part(low, high)(hidden) for low, high in ranges]
+        return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)).float()
 
-    def _pad_rows(self, rows: torch.Tensor) -> torch.Tensor:
-        missing = self._min_rows - rows.shape[0]
-        return rows if missing <= 0 else F.pad(rows, (0, 0, 0, missing))
+    def _head_part(self, low: int, high: int) -> Linear:
+        """The head's rows for ids low..high-1. A constraint names few ranges, again and again."""
+        part = self._head_parts.get((low, high))
+        if part is None:
+            if len(self._head_parts) >= _HEAD_PARTS:
+                self._head_parts.pop(next(iter(self._head_parts)))
+            part = Linear(self._head[low:high], batch_invariant=self._batch_invariant)
+            self._head_parts[low, high] = part
+        return part
 
     def _rms_norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         mean_square = x.float().square().mean(-1, keepdim=True)
@@ -324,14 +329,14 @@ class Step1Model:
 
     def _bias(self, positions: torch.Tensor, keys: int) -> torch.Tensor:
         """Bias `[len(positions), groups, heads_per_group, keys rounded up to whole blocks]`."""
-        block = KEY_BLOCK if self._min_rows > 1 else 1
+        block = KEY_BLOCK if self._query_rows > 1 else 1
         bias = sqrt_bias(self._slopes, positions, -(-keys // block) * block)
         groups, heads = self.config.num_attention_groups, self.config.heads_per_group
         return bias.view(bias.shape[0], groups, heads, bias.shape[-1]).to(self.dtype)
 
     def _pad_queries(self, x: torch.Tensor) -> torch.Tensor:
         # Attention takes queries in blocks: the rest of a block must not be few rows either.
-        missing = -x.shape[2] % self._min_rows
+        missing = -x.shape[2] % self._query_rows
         return F.pad(x, (0, 0, 0, missing)) if missing else x
 
     def _attend(
