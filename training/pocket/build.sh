@@ -31,11 +31,15 @@ answers=$work/answers
 $python corpus.py --out "$answers" --size 6000 --seed 2 --answers 1
 salads=$work/salads
 $python corpus.py --out "$salads" --size 8000 --seed 3 --answers 1 --salads
+# Questions alone, more of them: what the chat model hears beside the mixed corpus.
+questions=$work/questions
+$python corpus.py --out "$questions/corpus" --size 11000 --seed 11 --answers 0
+[[ -f $questions/tokens.npz ]] || $python tokenise.py --corpus "$questions/corpus" \
+    --tokenizer "$tokenizer" --out "$questions/tokens.npz"
 [[ -f $work/tokens.npz ]] || $python tokenise.py --corpus "$corpus" --tokenizer "$tokenizer" \
     --out "$work/tokens.npz"
 [[ -f $work/answer_tokens.npz ]] || $python tokenise.py --corpus "$answers" \
     --tokenizer "$tokenizer" --out "$work/answer_tokens.npz"
-
 [[ -f $work/salad_tokens.npz ]] || $python tokenise.py --corpus "$salads" \
     --tokenizer "$tokenizer" --out "$work/salad_tokens.npz"
 
@@ -45,7 +49,7 @@ $python corpus.py --out "$salads" --size 8000 --seed 3 --answers 1 --salads
         --out "$decoder/flow.pt"
 } &
 $python chat.py text --work "$work"
-$python chat.py audio --corpus "$corpus" --work "$work" --out "$chat"
+$python chat.py audio --corpus "$corpus" --more "$questions" --work "$work" --out "$chat"
 $python tts.py --corpus "$corpus" --answers "$answers" --salads "$salads" --tokenizer "$tokenizer" --work "$work" \
     --out "$tts"
 wait $!

@@ -219,18 +219,29 @@ def written(rows: Rows, seed: int, count: int, arithmetic: float, surrounded: fl
 
 
 class Spoken:
-    """Questions of the corpus as rows; every twentieth rendering is kept for evaluation."""
+    """Questions of some corpora as rows; every twentieth rendering is kept for evaluation."""
 
-    def __init__(self, corpus: Corpus, tokens: Tokens, rows: Rows) -> None:
-        self.rows, self.tokens = rows, tokens
-        self.exchanges = corpus.exchanges()
-        questions = [i for i, each in enumerate(corpus.utterances) if each.role == "question"]
+    def __init__(self, listed: list[tuple[Corpus, Tokens]], rows: Rows) -> None:
+        self.rows = rows
+        self.tokens = Tokens([], [], [])
+        self.exchanges: list[Exchange] = []
+        questions: list[int] = []
+        for corpus, tokens in listed:
+            first = len(self.exchanges)
+            questions += [
+                first + i for i, each in enumerate(corpus.utterances) if each.role == "question"
+            ]
+            self.exchanges += corpus.exchanges()
+            self.tokens.clean.extend(tokens.clean)
+            self.tokens.streamed.extend(tokens.streamed)
+            self.tokens.recorded.extend(tokens.recorded)
         kept = {i for i in questions if i % 20 == 0}
         self.train = [i for i in questions if not self.exchanges[i].held_out and i not in kept]
         self.train += [i for i in self.train if self.exchanges[i].kind in HEARD_TWICE]
         self.new_phrases = [i for i in questions if self.exchanges[i].held_out]
         self.new_renderings = [i for i in sorted(kept) if not self.exchanges[i].held_out]
-        self.train.sort(key=lambda i: len(tokens.clean[i]) + 60 * len(self.exchanges[i].tools))
+        heard = self.tokens.clean
+        self.train.sort(key=lambda i: len(heard[i]) + 60 * len(self.exchanges[i].tools))
 
     def batch(self, seed: int, count: int) -> list[Row]:
         """Training rows of similar length."""
@@ -299,6 +310,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", choices=("text", "audio"))
     parser.add_argument("--corpus", type=Path)
+    parser.add_argument(
+        "--more", type=Path, nargs="*", default=[],
+        help="folders whose corpus/ and tokens.npz are further questions",
+    )  # fmt: skip
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--out", type=Path, help="checkpoint folder to write at the end")
@@ -341,8 +356,11 @@ def main() -> None:
             begin_from(model, options.begin)
         else:
             model.load_state_dict(torch.load(options.work / "chat_text.state")["model"])
-        tokens = Tokens.load(options.work / "tokens.npz")
-        spoken = Spoken(Corpus(options.corpus), tokens, rows)
+        first = (Corpus(options.corpus), Tokens.load(options.work / "tokens.npz"))
+        more = [
+            (Corpus(each / "corpus"), Tokens.load(each / "tokens.npz")) for each in options.more
+        ]
+        spoken = Spoken([first, *more], rows)
         fit(
             nn.ModuleDict({"model": model, "ear": ear}), audio_loss, steps=options.steps,
             rate=1.5e-3, weight_decay=0.1, state=options.work / "chat.state",

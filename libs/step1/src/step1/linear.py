@@ -71,11 +71,15 @@ class Linear:
 
 
 def _pack(weight: torch.Tensor) -> torch.Tensor:
-    return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _KERNEL_ROWS)
+    packed: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(
+        weight.contiguous(), _KERNEL_ROWS
+    )
+    return packed
 
 
 def _packed_product(x: torch.Tensor, packed: torch.Tensor) -> torch.Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
+    product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
+    return product
 
 
 def _at_least(rows: int, x: torch.Tensor) -> torch.Tensor:
@@ -86,7 +90,7 @@ def _at_least(rows: int, x: torch.Tensor) -> torch.Tensor:
 @cache
 def _packing_is_invariant(outputs: int, inputs: int) -> bool:
     """Whether oneDNN's sums for this shape are the same for every number of rows tried."""
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     generator = torch.Generator().manual_seed(0)
     packed = _pack(torch.randn(outputs, inputs, generator=generator))
