@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The end-to-end suite on a kind cluster that this script makes and deletes. Needs docker (or podman) and kind.
 #   scripts/e2e-kind.sh [PYTEST ARGUMENTS...]
-#   WEIGHTS=FOLDER   weights to install; default: weights/pocket when it is complete, else seeded ones
+#   WEIGHTS=FOLDER   weights to install; e.g. weights/pocket; default: seeded ones
 #   CLUSTER=NAME     of the kind cluster (parley-e2e)
 #   KEEP=1           leave the cluster
 # minikube and others: build and load the images as docs/install-kind.md says, then `pytest e2e-tests --kubeconfig FILE`.
@@ -11,8 +11,7 @@ cd "$(dirname "$0")/.."
 die() { printf 'e2e-kind: %s\n' "$*" >&2; exit 1; }
 command -v kind >/dev/null || die "kind is missing: install it, or run 'make e2e-rig', which needs neither kind nor docker"
 cluster=${CLUSTER:-parley-e2e}
-weights=${WEIGHTS-weights/pocket}
-[ -f "${weights:-/}/parley.json" ] || weights=
+weights=${WEIGHTS-}
 tag=$(sed -n 's/^appVersion: "\(.*\)"$/\1/p' helm/parley/Chart.yaml)
 
 scripts/kube-tools.sh

@@ -2,7 +2,7 @@
 # The end-to-end suite on a real Kubernetes of two nodes that this script makes of a plain Debian 12 machine, and takes away
 # again without a trace. Needs root, 8 GB of memory and 15 GB of disk. The first run builds the control plane.
 #   scripts/e2e-rig.sh [TESTS...] [PYTEST ARGUMENTS...]   e.g. e2e-tests/cluster, -k upgrades, --table docs/reliability.md; default: e2e-tests
-#   WEIGHTS=FOLDER                             weights to install; default: weights/pocket when it is complete, else seeded ones
+#   WEIGHTS=FOLDER                             weights to install; e.g. weights/pocket; default: seeded ones
 #   KEEP=1                                     leave the cluster running; `k8s/rig/rig down` removes it
 #   RIG_CACHE=FOLDER                           where control plane, wheels and image layers stay between runs (~/.cache/rig)
 set -Eeuo pipefail
@@ -14,8 +14,7 @@ die() { printf 'e2e-rig: %s\n' "$*" >&2; exit 1; }
 rig=k8s/rig/rig
 home=${RIG_HOME:-/var/lib/rig}
 name=${RIG_NAME:-rig}
-weights=${WEIGHTS-weights/pocket}
-[ -f "${weights:-/}/parley.json" ] || weights=
+weights=${WEIGHTS-}
 sysctls=(vm.overcommit_memory vm.panic_on_oom kernel.panic kernel.panic_on_oops kernel.keys.root_maxkeys kernel.keys.root_maxbytes)
 
 began=$SECONDS

@@ -97,6 +97,16 @@ async def torch_alone(folder, asked, **params):
         return [(await collect(engine, prompt, **params))[0] for prompt in asked]
 
 
+@pytest.mark.unit
+@pytest.mark.parametrize("asked", [None, 64, 1_000_000])
+async def test_the_context_is_at_most_the_checkpoints(asked, chat_folder):
+    most = json.loads((chat_folder / "config.json").read_text())["max_seq_len"]
+    torch = TorchEngine.load(chat_folder, TorchEngineOptions(max_model_len=asked))
+    # Of vLLM itself nothing is needed before the start.
+    vllm = VllmEngine(chat_folder, VllmEngineOptions(max_model_len=asked))
+    assert torch.max_model_len == vllm.max_model_len == min(asked or most, most)
+
+
 async def test_greedy_replies_of_mixed_lengths_at_once_equal_torch_alone(
     chat, published, tokenizer
 ):

@@ -54,7 +54,7 @@ class TorchEngineOptions:
     Attributes:
         max_batch: Replies computed at once; each has a KV slot of `max_model_len` tokens.
         max_waiting: Requests that may queue; one more is refused.
-        max_model_len: Context length; None takes the checkpoint's.
+        max_model_len: Context length, at most the checkpoint's, which None takes.
         prefill_chunk: Prompt tokens a step computes at most.
         prefix_cache_bytes: Memory for prefixes of earlier prompts; 0 switches the cache off.
         threads: torch intra-op threads of the worker. More than one gives up bitwise determinism.

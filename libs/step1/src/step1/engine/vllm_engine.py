@@ -47,7 +47,7 @@ class VllmEngineOptions:
     Attributes:
         dtype: "bfloat16", "float16", "float32", or "auto": bfloat16 on GPUs, float32 on CPU.
         tensor_parallel_size: GPUs (on CPU: processes) that share each layer.
-        max_model_len: Context length; None takes the checkpoint's.
+        max_model_len: Context length, at most the checkpoint's, which None takes.
         max_batch: Replies computed at once.
         max_waiting: Requests that may queue; one more is refused.
         gpu_memory_utilization: Share of each GPU's memory that vLLM takes.
@@ -79,7 +79,8 @@ class VllmEngine:
         self._options = options or VllmEngineOptions()
         config = json.loads((folder / "config.json").read_text())
         self._vocab_size = int(config["vocab_size"])
-        self._max_model_len = self._options.max_model_len or int(config["max_seq_len"])
+        limit = int(config["max_seq_len"])
+        self._max_model_len = min(self._options.max_model_len or limit, limit)
         self._llm: Any = None
         self._waits: set[asyncio.Timeout] = set()
         self._ids = itertools.count()
