@@ -82,11 +82,8 @@ LEARNT_LAST = (
     *(capital, capital, opposite, opposite, opposite, calendar, calendar, calendar),
     *(colour, weather, clock, count_up, spell),
 )
-HEARD_AGAIN = {
-    "tool_call": 3, "opposite": 3, "calendar": 3, "role_play": 2, "sum": 1, "difference": 1,
-    "follow_up": 1, "count": 1, "capital": 1, "spell": 1, "restyled": 1,
-}  # fmt: skip
-"""How many times more than others spoken questions are drawn of the kinds that take longest."""
+HEARD_TWICE = ("tool_call", "count", "calendar", "opposite", "capital", "spell", "restyled")
+"""Kinds of spoken questions that are drawn twice, since they take longest."""
 
 
 def vocabulary_lines() -> list[str]:
@@ -209,7 +206,7 @@ def written(rows: Rows, seed: int, count: int, arithmetic: float, surrounded: fl
     batch: list[Row] = []
     while len(batch) < count:
         if rng.random() < arithmetic:
-            exchange = rng.choice((add, subtract, follow_up, follow_up))(rng)
+            exchange = rng.choice((add, add, subtract, subtract, follow_up))(rng)
         elif rng.random() < SCARCE:
             exchange = rng.choice(LEARNT_LAST)(rng)
         elif rng.random() < 0.03:
@@ -240,8 +237,7 @@ class Spoken:
             self.tokens.recorded.extend(tokens.recorded)
         kept = {i for i in questions if i % 20 == 0}
         self.train = [i for i in questions if not self.exchanges[i].held_out and i not in kept]
-        for i in tuple(self.train):
-            self.train += [i] * HEARD_AGAIN.get(self.exchanges[i].kind, 0)
+        self.train += [i for i in self.train if self.exchanges[i].kind in HEARD_TWICE]
         self.new_phrases = [i for i in questions if self.exchanges[i].held_out]
         self.new_renderings = [i for i in sorted(kept) if not self.exchanges[i].held_out]
         heard = self.tokens.clean

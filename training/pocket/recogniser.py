@@ -5,14 +5,11 @@ recogniser reads. Loss: cross-entropy of the words at the decoder, given as many
 are, and the distance of the sum of weights from that number. Alignment comes from CIF itself; the
 word CTC of the encoder's training has already put the words near their frames. Trains the serving
 modules' parameters under their names (`paraformer.predictor`, `paraformer.decoder`), batched.
-With `--begin` it goes on from what the folder holds, and the decoder alone moves: where `nonspeech`
-has taught the predictor what is no speech, that stays.
 """
 
 import argparse
 import json
 import math
-import random
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -120,12 +117,6 @@ def frozen_encoder(folder: Path) -> SanmEncoder:
     return encoder.eval().requires_grad_(False)
 
 
-def stored_half(folder: Path) -> dict[str, Tensor]:
-    """Predictor and decoder of a checkpoint."""
-    stored = torch.load(folder / "model.pt", weights_only=True)
-    return {n: value.float() for n, value in stored.items() if not n.startswith("encoder.")}
-
-
 def write(folder: Path, model: RecogniserTrainer) -> None:
     """Puts predictor and decoder beside the encoder; its tensors stay as they are."""
     stored = torch.load(folder / "model.pt", weights_only=True)
@@ -166,15 +157,10 @@ def evaluate(folder: Path, corpus: Corpus, count: int, *, varied: bool) -> dict[
 def main() -> None:
     """Trains, writes and evaluates."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--corpus", type=Path, required=True, nargs="+", help="it is tried on the first"
-    )
+    parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder Step-Audio-Tokenizer")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1200)
-    parser.add_argument(
-        "--begin", action="store_true", help="go on from the folder's own, with its predictor"
-    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -182,21 +168,16 @@ def main() -> None:
     vocabulary = {
         word: n for n, word in enumerate(json.loads((folder / "tokens.json").read_text()))
     }
-    sources = [Batches(Corpus(each)) for each in options.corpus]
-    sizes = [len(each.train) for each in sources]
+    corpus = Corpus(options.corpus)
+    batches = Batches(corpus)
     # The frozen checkpoint says what the encoder is used to.
     cmvn = SimpleNamespace(**_cmvn(folder))
-    for batches in sources:
-        batches.shift, batches.scale = cmvn.shift, cmvn.scale
-        batches.words = {word: vocabulary[word] for word in batches.words}
+    batches.shift, batches.scale = cmvn.shift, cmvn.scale
+    batches.words = {word: vocabulary[word] for word in batches.words}
     encoder = frozen_encoder(folder)
     model = RecogniserTrainer(len(vocabulary))
-    if options.begin:
-        model.load_state_dict(stored_half(folder))
-        model.predictor.requires_grad_(False)
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        batches = random.Random(step).choices(sources, sizes)[0]
         features, lengths, _, words, counts = batches.batch(batches.draw(step), seed=step)
         with torch.no_grad():
             hidden = encoder.recognition(features, lengths)
@@ -215,8 +196,7 @@ def main() -> None:
     fit(model, loss, steps=options.steps, rate=1.5e-3, state=options.work / "recogniser.state")
     write(folder, model)
     for varied in (False, True):
-        figures = evaluate(folder, sources[0].corpus, 200, varied=varied)
-        print("varied" if varied else "clean", figures)
+        print("varied" if varied else "clean", evaluate(folder, corpus, 200, varied=varied))
 
 
 def _cmvn(folder: Path) -> dict[str, np.ndarray]:
