@@ -3,8 +3,9 @@
 First go newcomers, whose listeners have heard nothing yet: their first window is small, so on an
 overloaded machine they hold the others up little, while the large windows of streams that ran dry
 would hold them up much. Then go streams that ran dry, then those that will soon, then the others.
-Who has been dry for long goes with the newcomers: however many of them come, nobody is passed over
-for ever.
+Who has been given no sound for long goes with the newcomers: however many of them come, nobody is
+passed over for ever. How long ago a listener ran dry does not count: on a machine that is asked for
+a little too much that grows without end, though every stream moves.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,14 +15,14 @@ T = TypeVar("T")
 
 # Rows at least this full share a batch; below, padding costs more than a second call.
 _MIN_FILL = 0.75
-# Seconds without sound after which newcomers go no longer before a stream; callers give a vocoder
-# up that says nothing for twenty.
-_LONG_DRY_S = 5.0
+# Seconds since a stream's last sound after which newcomers go no longer before it; callers give a
+# vocoder up that says nothing for twenty.
+_LONG_WAIT_S = 10.0
 
 
 def choose(
     ready: Sequence[T],
-    heard: Callable[[T], bool],
+    last_sound: Callable[[T], float | None],
     deadline: Callable[[T], float],
     length: Callable[[T], int],
     now: float,
@@ -32,7 +33,8 @@ def choose(
 
     Args:
         ready: windows between noise and mel.
-        heard: whether the listener of a window has heard anything.
+        last_sound: when the listener of a window was last given sound, seconds on the clock of
+            `now`; None when never.
         deadline: when the listener of a window runs dry, seconds on the clock of `now`.
         length: frames of a window.
         now: current time.
@@ -43,12 +45,16 @@ def choose(
     ordered = sorted(ready, key=deadline)
     urgent = [item for item in ordered if deadline(item) - reserve <= now]
     silent = [item for item in urgent if deadline(item) <= now]
-    new = [item for item in silent if not heard(item)]
-    if new:
-        new = [item for item in silent if not heard(item) or now - deadline(item) > _LONG_DRY_S]
+    given = [last_sound(item) for item in silent]
+    if None in given:
+        silent = [
+            item
+            for item, last in zip(silent, given, strict=True)
+            if last is None or now - last > _LONG_WAIT_S
+        ]
     chosen: list[T] = []
     frames = 0
-    for item in new or silent or urgent or ordered:
+    for item in silent or urgent or ordered:
         frames += length(item)
         if chosen and frames > most:
             break

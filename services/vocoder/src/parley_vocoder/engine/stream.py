@@ -55,6 +55,7 @@ class TorchStream:
         self._closed = False
         self._opened = clock()
         self._first_sound: float | None = None
+        self._last_sound: float | None = None
         self._delivered = 0
 
     @property
@@ -115,9 +116,9 @@ class TorchStream:
         return self._undelivered < self._max_ahead
 
     @property
-    def heard(self) -> bool:
-        """Worker: whether the listener has something to hear."""
-        return self._first_sound is not None
+    def last_sound(self) -> float | None:
+        """Worker: when the listener was last given sound, on the engine's clock; None if never."""
+        return self._last_sound
 
     @property
     def deadline(self) -> float:
@@ -130,8 +131,9 @@ class TorchStream:
 
     def deliver(self, chunk: AudioChunk) -> None:
         """Worker: hand a chunk to the caller."""
+        self._last_sound = self._clock()
         if self._first_sound is None:
-            self._first_sound = self._clock()
+            self._first_sound = self._last_sound
         self._delivered += len(chunk.samples)
         with self._lock:
             self._undelivered += 1

@@ -209,7 +209,7 @@ class TorchEngine:
         ready = [work for work in works if work.trajectory is not None and not work.stream.closed]
         chosen = choose(
             ready,
-            lambda work: work.stream.heard,
+            lambda work: work.stream.last_sound,
             lambda work: work.stream.deadline,
             _frames,
             self._clock(),
