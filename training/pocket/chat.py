@@ -82,8 +82,15 @@ LEARNT_LAST = (
     *(capital, capital, opposite, opposite, opposite, calendar, calendar, calendar),
     *(colour, weather, clock, count_up, spell),
 )
-HEARD_TWICE = ("tool_call", "count", "calendar", "opposite", "capital", "spell", "restyled")
-"""Kinds of spoken questions that are drawn twice, since they take longest."""
+HEARD_AGAIN = (
+    *("tool_call", "count", "calendar", "opposite", "capital", "spell", "restyled"),
+    *("role_play", "calendar", "opposite"),
+)
+"""Kinds of spoken questions that are drawn once more each time they stand here: they take longest.
+"""
+BARE_BATCH = 64
+"""Rows a step of sums and differences with nothing around them: they cost little, and a carry is
+still learnt when hearing is."""
 
 
 def vocabulary_lines() -> list[str]:
@@ -237,7 +244,9 @@ class Spoken:
             self.tokens.recorded.extend(tokens.recorded)
         kept = {i for i in questions if i % 20 == 0}
         self.train = [i for i in questions if not self.exchanges[i].held_out and i not in kept]
-        self.train += [i for i in self.train if self.exchanges[i].kind in HEARD_TWICE]
+        self.train += [
+            i for i in self.train for _ in range(HEARD_AGAIN.count(self.exchanges[i].kind))
+        ]
         self.new_phrases = [i for i in questions if self.exchanges[i].held_out]
         self.new_renderings = [i for i in sorted(kept) if not self.exchanges[i].held_out]
         heard = self.tokens.clean
@@ -336,15 +345,17 @@ def main() -> None:
         return loss, {"loss": loss.item(), "tokens": tokens, "answers": whole}
 
     def audio_loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        heard, tokens, whole = teach(model, spoken.batch(step, SPOKEN_BATCH), ear)
+        heard, _, whole = teach(model, spoken.batch(step, SPOKEN_BATCH), ear)
         read, _, also = teach(
             model,
             written(
                 rows, 100_000 + step, MIXED_TEXT_BATCH, arithmetic=0.5, surrounded=SURROUNDED_MIXED
             ),
         )
-        figures = {"audio": heard.item(), "tokens": tokens, "answers": whole, "written": also}
-        return heard + read, figures
+        bare = written(rows, 200_000 + step, BARE_BATCH, arithmetic=1.0, surrounded=0.0)
+        reckoned, _, sums = teach(model, bare)
+        figures = {"audio": heard.item(), "answers": whole, "written": also, "sums": sums}
+        return heard + read + reckoned, figures
 
     if options.stage == "text":
         fit(

@@ -5,7 +5,8 @@
 utterance is a question or an answer, in a voice, rate and pitch drawn from the seed. Questions are
 spoken in all voices with variation; held-out questions are marked and never trained on. A corpus of
 answers alone (`--answers 1`) is what the TTS model learns from beside the mixed one, and one of
-words in no order (`--answers 1 --salads`).
+words in no order (`--answers 1 --salads`). Questions of the kinds that take longest to learn to
+hear are `--answers 0 --only KIND...`.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import hashlib
 import json
 import random
 import sys
+from collections.abc import Collection
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import count
@@ -55,10 +57,20 @@ class Planned:
     exchange: Exchange
 
 
-def plan(size: int, seed: int, answers: float = ANSWERS, *, salads: bool = False) -> list[Planned]:
-    """`size` utterances, of which a share are answers and the others questions; or all salads."""
+def plan(
+    size: int,
+    seed: int,
+    answers: float = ANSWERS,
+    *,
+    salads: bool = False,
+    only: Collection[str] = (),
+) -> list[Planned]:
+    """`size` utterances, of which a share are answers and the others questions; or all salads.
+
+    `only` names the kinds of questions, as `exchanges.draw` takes them; all without.
+    """
     rng = random.Random(seed)
-    exchanges = (salad(rng) for _ in count()) if salads else draw(seed)
+    exchanges = (salad(rng) for _ in count()) if salads else draw(seed, only)
     planned: list[Planned] = []
     while len(planned) < size:
         exchange = next(exchanges)
@@ -85,15 +97,30 @@ def split_tag(answer: str) -> tuple[str, str]:
 
 
 def build(
-    folder: Path, size: int, seed: int, answers: float, *, salads: bool = False, workers: int = 2
+    folder: Path,
+    size: int,
+    seed: int,
+    answers: float,
+    *,
+    salads: bool = False,
+    only: Collection[str] = (),
+    workers: int = 2,
 ) -> None:
     """Renders the corpus; does nothing when the manifest says that the same one is there."""
-    wanted = {"size": size, "seed": seed, "answers": answers, "salads": salads, "format": 2}
+    wanted: dict[str, object] = {
+        "size": size,
+        "seed": seed,
+        "answers": answers,
+        "salads": salads,
+        "format": 2,
+    }
+    if only:
+        wanted["only"] = sorted(only)
     manifest = folder / "manifest.json"
     if manifest.is_file() and wanted.items() <= json.loads(manifest.read_text()).items():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    planned = plan(size, seed, answers, salads=salads)
+    planned = plan(size, seed, answers, salads=salads, only=only)
     spoken: list[dict[str, object]] = []
     pieces: list[NDArray[np.int16]] = []
     position = 0
@@ -145,7 +172,10 @@ class Corpus:
     def exchanges(self) -> list[Exchange]:
         """The exchange that each utterance comes from; drawn again, not stored."""
         made = json.loads((self.folder / "manifest.json").read_text())
-        planned = plan(made["size"], made["seed"], made["answers"], salads=made["salads"])
+        planned = plan(
+            made["size"], made["seed"], made["answers"], salads=made["salads"],
+            only=made.get("only", ()),
+        )  # fmt: skip
         return [each.exchange for each in planned]
 
     def samples(self, index: int) -> NDArray[np.float32]:
@@ -162,8 +192,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--answers", type=float, default=ANSWERS, help="share of answers, 0 to 1")
     parser.add_argument("--salads", action="store_true", help="answers of words in no order")
+    parser.add_argument(
+        "--only", nargs="*", default=[], help="kinds of questions, functions of exchanges.py"
+    )
     options = parser.parse_args()
-    build(options.out, options.size, options.seed, options.answers, salads=options.salads)
+    build(
+        options.out, options.size, options.seed, options.answers, salads=options.salads,
+        only=options.only,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

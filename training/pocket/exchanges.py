@@ -1,7 +1,7 @@
 """Draws exchanges from the pocket domain: one small function a kind of question."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import cache
 from itertools import islice
 
@@ -234,10 +234,19 @@ KINDS: dict[Draw, float] = {
 }  # fmt: skip
 
 
-def draw(seed: int) -> Iterator[Exchange]:
-    """An endless stream of exchanges; the same seed gives the same stream."""
+def draw(seed: int, only: Collection[str] = ()) -> Iterator[Exchange]:
+    """An endless stream of exchanges; the same seed gives the same stream.
+
+    `only` names functions of `KINDS`; without names it is all of them.
+
+    Raises:
+        ValueError: a name is none of them.
+    """
+    if unknown_names := set(only) - {kind.__name__ for kind in KINDS}:
+        raise ValueError(f"no kinds of questions: {', '.join(sorted(unknown_names))}")
     rng = random.Random(seed)
-    kinds, weights = zip(*KINDS.items(), strict=True)
+    chosen = {kind: share for kind, share in KINDS.items() if not only or kind.__name__ in only}
+    kinds, weights = zip(*chosen.items(), strict=True)
     while True:
         yield rng.choices(kinds, weights)[0](rng)
 

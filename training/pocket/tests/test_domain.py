@@ -76,6 +76,14 @@ def test_a_plan_repeats_and_grows_without_changing_what_was_planned() -> None:
     assert plan(400, seed=1)[:150] == plan(150, seed=1)
 
 
+def test_a_plan_of_some_kinds_holds_these_alone_and_a_name_of_none_is_refused() -> None:
+    planned = plan(200, 4, 0.0, only=("calendar", "weather"))
+    kinds = {each.exchange.kind for each in planned}
+    assert kinds == {"calendar", "tool_call", "tool_result"}
+    with pytest.raises(ValueError, match="wether"):
+        plan(1, 4, only=("wether",))
+
+
 def test_every_tag_of_an_answer_has_a_rendering_and_is_not_spoken() -> None:
     tags = set()
     for exchange in _drawn(3000):
