@@ -36,6 +36,12 @@ questions=$work/questions
 $python corpus.py --out "$questions/corpus" --size 11000 --seed 11 --answers 0
 [[ -f $questions/tokens.npz ]] || $python tokenise.py --corpus "$questions/corpus" \
     --tokenizer "$tokenizer" --out "$questions/tokens.npz"
+# And of the kinds that take longest to learn to hear.
+slow=$work/slow
+$python corpus.py --out "$slow/corpus" --size 4000 --seed 31 --answers 0 \
+    --only calendar opposite weather clock pirate capital
+[[ -f $slow/tokens.npz ]] || $python tokenise.py --corpus "$slow/corpus" \
+    --tokenizer "$tokenizer" --out "$slow/tokens.npz"
 [[ -f $work/tokens.npz ]] || $python tokenise.py --corpus "$corpus" --tokenizer "$tokenizer" \
     --out "$work/tokens.npz"
 [[ -f $work/answer_tokens.npz ]] || $python tokenise.py --corpus "$answers" \
@@ -49,7 +55,7 @@ $python corpus.py --out "$questions/corpus" --size 11000 --seed 11 --answers 0
         --out "$decoder/flow.pt"
 } &
 $python chat.py text --work "$work"
-$python chat.py audio --corpus "$corpus" --more "$questions" --work "$work" --out "$chat"
+$python chat.py audio --corpus "$corpus" --more "$questions" "$slow" --work "$work" --out "$chat"
 $python tts.py --corpus "$corpus" --answers "$answers" --salads "$salads" --tokenizer "$tokenizer" --work "$work" \
     --out "$tts"
 wait $!
