@@ -200,10 +200,15 @@ class FakeGateway(speech_pb2_grpc.SpeechServiceServicer):
 
 
 class FakeConversations(conversation_pb2_grpc.ConversationServiceServicer):
-    """Echoes text as replies; with a `script`, plays it by the number of audio messages heard."""
+    """Echoes text as replies; with a `script`, plays it by the number of audio messages heard.
+
+    While `reads` is cleared it takes no more messages in.
+    """
 
     def __init__(self) -> None:
         self.requests: list[Any] = []
+        self.reads = asyncio.Event()
+        self.reads.set()
         self.skip_sequence = False
         self.refuse: Any = None
         self.script: dict[int, list[dict[str, Any]]] = {}
@@ -238,6 +243,7 @@ class FakeConversations(conversation_pb2_grpc.ConversationServiceServicer):
                 yield told
             return
         async for request in requests:
+            await self.reads.wait()
             self.requests.append(request)
             sequence += 2 if self.skip_sequence and sequence else 1
             match request.WhichOneof("event"):

@@ -225,6 +225,37 @@ async def test_a_conversation_sends_setup_first_and_reads_events(client, gateway
     assert gateway.conversations.requests[4].playback.played_offset.ToMilliseconds() == 250
 
 
+async def stuck(conversation, gateway):
+    """A task whose message cannot leave: the server takes no more in."""
+    gateway.conversations.reads.clear()
+    for _ in range(64):
+        sending = asyncio.create_task(conversation.send_audio(bytes(1_000_000)))
+        done, _ = await asyncio.wait([sending], timeout=0.3)
+        if not done:
+            return sending
+    raise AssertionError("the connection takes everything in")
+
+
+async def test_who_is_cancelled_while_sending_ends_nothing_but_itself(client, gateway):
+    async with client.converse() as conversation:
+        sending = await stuck(conversation, gateway)
+        sending.cancel()
+        await asyncio.wait([sending])
+        gateway.conversations.reads.set()
+        await conversation.send_text("hello")
+        event = await asyncio.wait_for(anext(aiter(conversation)), 5)
+        while event.kind != "text_delta":
+            event = await asyncio.wait_for(anext(aiter(conversation)), 5)
+        assert event.message.text == "hello"
+
+
+async def test_leaving_a_conversation_ends_what_is_on_its_way_out(client, gateway):
+    async with asyncio.timeout(10), client.converse() as conversation:
+        sending = await stuck(conversation, gateway)
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+
+
 async def test_a_lost_event_is_not_passed_over(client, gateway):
     gateway.conversations.skip_sequence = True
     async with client.converse() as conversation:

@@ -1,15 +1,15 @@
 """One live conversation over StreamingConverse.
 
 Contract: entering the context sends ``setup`` and waits for ``setup_complete``; then events are
-    read by iterating and
-sent with the methods, from any number of tasks. Events are the messages of the contract with their
-place in the session; ``sequence`` has no gap, and a gap raises, because a client that lost an event
-would play a wrong history. Not for capturing or playing audio.
+read by iterating and sent with the methods, from any number of tasks. A task that is cancelled
+while it sends ends nothing but itself; what it was sending may still arrive. Events are the
+messages of the contract with their place in the session; ``sequence`` has no gap, and a gap raises,
+because a client that lost an event would play a wrong history. Not for capturing or playing audio.
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -68,6 +68,7 @@ class Conversation:
         self._call: Call
         self._first = setup
         self._write_lock = asyncio.Lock()
+        self._writing: asyncio.Future[None] | None = None
         self._sequence = 0
         self.resumption_handle = ""
 
@@ -108,6 +109,9 @@ class Conversation:
         trace: TracebackType | None,
     ) -> None:
         self._call.cancel()
+        if self._writing:
+            self._writing.cancel()
+            await asyncio.wait([self._writing])
 
     @property
     def sample_rate(self) -> int:
@@ -183,13 +187,12 @@ class Conversation:
 
     async def finish(self) -> None:
         """Nothing more will be sent; events still come until the server ends the stream."""
-        async with self._write_lock:
-            await self._call.done_writing()
+        await self._write(lambda: self._call.done_writing())
 
     async def _send(self, **event: Any) -> None:
         try:
-            async with self._write_lock:
-                await self._call.write(pb.StreamingConverseRequest(**event))
+            request = pb.StreamingConverseRequest(**event)
+            await self._write(lambda: self._call.write(request))
         except asyncio.InvalidStateError:
             # The stream has ended: its status says why, the write does not.
             with typed_errors():
@@ -198,6 +201,18 @@ class Conversation:
         except grpc.aio.AioRpcError:
             with typed_errors():
                 raise
+
+    async def _write(self, write: Callable[[], Awaitable[None]]) -> None:
+        """One write at a time, whole.
+
+        gRPC ends the call when a write is cancelled that is on its way out. So whoever is cancelled
+        leaves that write behind, and the next one waits for its end.
+        """
+        async with self._write_lock:
+            if self._writing:
+                await asyncio.wait([self._writing])
+            self._writing = asyncio.ensure_future(write())
+            await asyncio.shield(self._writing)
 
     async def _read(self) -> AsyncIterator[ConversationEvent]:
         while (response := await self._receive()) is not None:
