@@ -88,10 +88,14 @@ def test_a_follow_up_goes_on_from_the_answer_before(followed):
     assert words(told["answer"]).startswith("fifty six plus two is ")
 
 
-@not_yet("fifty six plus two, asked aloud, is sixty eight")
-def test_the_follow_up_is_answered_rightly(trained, followed):
-    told, answer = followed
+def test_the_follow_up_is_answered_rightly(followed):
+    told, _ = followed
     assert words(told["answer"]) == "fifty six plus two is fifty eight"
+
+
+@not_yet("our recogniser misses a word of what they say now and then")
+def test_the_result_of_the_follow_up_is_spoken(trained, followed):
+    _, answer = followed
     assert transcript(trained, answer).endswith("fifty eight")
 
 
@@ -111,7 +115,7 @@ def test_the_third_turn_is_answered_in_the_style_that_was_asked_for(sounding, pl
         assert slow.getnframes() > 1.25 * usual.getnframes()
 
 
-@not_yet("our recogniser does not understand how they say 'we won'")
+@not_yet("our recogniser misses a word of what they say now and then")
 def test_what_is_said_is_understood(trained, plainly):
     assert transcript(trained, plainly) == "we won the game"
 
