@@ -239,11 +239,13 @@ def _writer(model: SeededModel) -> Callable[..., Any]:
 
 
 def _digests(root: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(root)): _sha256(path)
-        for path in sorted(root.rglob("*"))
-        if path.is_file()
-    }
+    # Two decoders may be one folder and a link to it: each is asked for by its own name.
+    files = (
+        Path(folder) / name
+        for folder, _, names in os.walk(root, followlinks=True)
+        for name in names
+    )
+    return {str(path.relative_to(root)): _sha256(path) for path in sorted(files)}
 
 
 def _sha256(path: Path) -> str:
