@@ -7,7 +7,7 @@ import types
 from pathlib import Path
 
 import pytest
-from parley_client.local import launch, logs, preflight, weights
+from parley_client.local import filling, launch, logs, preflight, weights
 from parley_client.local.errors import LocalError
 from parley_client.local.services import NAMES, PAGE, Ports, plan_services, plan_triton
 from parley_client.local.state import StateFolder
@@ -356,6 +356,20 @@ def test_labelled_weights_can_be_verified_and_their_notes_may_change(checkout):
     assert weights.verify(weights.describe(checkout)) == []
     (checkout / "Step-Audio-Chat/model.bin").write_text("changed")
     assert weights.verify(found) == ["Step-Audio-Chat/model.bin"]
+
+
+def test_a_folder_that_is_a_link_is_copied_like_any_other(checkout, tmp_path):
+    decoder = checkout / "Step-Audio-TTS-3B" / "CosyVoice-300M-25Hz"
+    decoder.mkdir()
+    (decoder / "flow.pt").write_bytes(b"flow")
+    (decoder.parent / "CosyVoice-300M-25Hz-Music").symlink_to(decoder.name)
+    (decoder / "gone").symlink_to("nowhere")
+    weights.label(checkout, "pocket")
+    copied = tmp_path / "claim"
+    filling.fill(copied, filling.Folder(checkout), lambda line: None)
+    music = copied / "Step-Audio-TTS-3B" / "CosyVoice-300M-25Hz-Music"
+    assert (music / "flow.pt").read_bytes() == b"flow"
+    assert not (music / "gone").exists()
 
 
 def test_weights_that_lack_a_part_get_no_label(checkout):

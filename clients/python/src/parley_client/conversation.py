@@ -82,7 +82,7 @@ class Conversation:
             self.setup = response.setup_complete
             self._sequence = response.sequence
         except BaseException:
-            self._call.cancel()
+            await self._leave()
             raise
         return self
 
@@ -108,6 +108,9 @@ class Conversation:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        await self._leave()
+
+    async def _leave(self) -> None:
         self._call.cancel()
         if self._writing:
             self._writing.cancel()

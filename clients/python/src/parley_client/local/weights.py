@@ -245,7 +245,7 @@ def _digests(root: Path) -> dict[str, str]:
         for folder, _, names in os.walk(root, followlinks=True)
         for name in names
     )
-    return {str(path.relative_to(root)): _sha256(path) for path in sorted(files)}
+    return {str(path.relative_to(root)): _sha256(path) for path in sorted(files) if path.is_file()}
 
 
 def _sha256(path: Path) -> str:
