@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--gateway", help="host:port of the cluster's gateway; default: found out")
     group.addoption("--collector-host", help="name under which pods reach this machine, for traces")
     group.addoption("--keep", action="store_true", help="leave the cluster and the release")
-    group.addoption("--table", type=Path, help="page that gets the table of disruptions")
+    group.addoption("--table", type=Path, help="page that gets the tables of a cluster")
 
 
 def on_cluster(config: pytest.Config) -> bool:

@@ -1,18 +1,23 @@
-"""The order of the suite, and the book of disruptions, printed at the end and put on the page that
-`--table` names. What is said of an installation holds of a fresh one, so it is looked at first, and
-what kills pods and puts others in their place comes last.
+"""The order of the suite, and its tables, printed at the end and put on the page of `--table`.
+
+What is said of an installation holds of a fresh one, so it is looked at first, and what kills pods
+and puts others in their place comes last.
 """
 
 import pytest
 
-from cluster.book import Book
+from cluster.book import DISRUPTIONS, LOADS, Book
 
-FIRST, LAST = ("test_installation.py",), ("test_disruptions.py", "test_upgrades.py")
-_BOOK = pytest.StashKey[Book]()
+FIRST, LAST = (
+    ("test_installation.py",),
+    ("test_disruptions.py", "test_upgrades.py", "test_load.py"),
+)
+_DISRUPTIONS, _LOADS = pytest.StashKey[Book](), pytest.StashKey[Book]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_BOOK] = Book()
+    config.stash[_DISRUPTIONS] = Book("disruptions", DISRUPTIONS)
+    config.stash[_LOADS] = Book("loads", LOADS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -21,15 +26,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    book = terminalreporter.config.stash[_BOOK]
-    if not book.rows:
-        return
-    terminalreporter.write_line(book.render())
     page = terminalreporter.config.getoption("--table")
-    if page:
-        book.publish(page)
+    for key in (_DISRUPTIONS, _LOADS):
+        book = terminalreporter.config.stash[key]
+        if not book.rows:
+            continue
+        terminalreporter.write_line(book.render())
+        if page:
+            book.publish(page)
 
 
 @pytest.fixture(scope="session")
 def book(request: pytest.FixtureRequest) -> Book:
-    return request.config.stash[_BOOK]
+    return request.config.stash[_DISRUPTIONS]
+
+
+@pytest.fixture(scope="session")
+def load_book(request: pytest.FixtureRequest) -> Book:
+    return request.config.stash[_LOADS]

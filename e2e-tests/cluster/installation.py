@@ -11,7 +11,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,13 +86,13 @@ class Installation:
     rig: Rig | None
     simulated: bool = False
 
-    def simulate(self) -> None:
+    def simulate(self, services: Mapping[str, Any] = SIMULATED) -> None:
         """Puts simulated engines in place of those that compute; an upgrade is made of it.
 
         Twenty conversations are more than two cores can compute the speech of, and on those nothing
         can be said of what a restart costs them.
         """
-        self.release.values = {**self.release.values, "services": SIMULATED}
+        self.release.values = {**self.release.values, "services": services}
         self.release.install(INSTALL_S)
         self.simulated = True
 

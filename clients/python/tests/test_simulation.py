@@ -4,7 +4,7 @@ import pytest
 from parley_asr_context.settings import AsrContextSettings
 from parley_chat_llm.settings import ChatLlmSettings
 from parley_client.local.services import Ports, plan_services
-from parley_client.local.simulation import PROFILES, settings
+from parley_client.local.simulation import PROFILES, sections, settings
 from parley_tokenizer.settings import TokenizerSettings
 from parley_tts.settings import TtsSettings
 from parley_vocoder.settings import VocoderSettings
@@ -50,3 +50,18 @@ def test_a_variable_that_is_set_wins_over_the_profile(monkeypatch):
     told = settings("zero")
     assert told["vocoder"]["SIMULATOR__TTFT"] == "0.5"
     assert told["tts"]["SIMULATOR__TTFT"] == "0"
+
+
+def test_sections_are_what_a_settings_file_takes(tmp_path):
+    required = {
+        "tokenizer": {"weights": tmp_path},
+        "chat-llm": {"weights": tmp_path},
+        "tts": {"weights": tmp_path, "voice_store": tmp_path},
+        "vocoder": {"weights": tmp_path},
+        "asr-context": {"weights": tmp_path, "text_tokenizer": tmp_path},
+    }
+    told = sections("4xH800")
+    assert told.keys() == SERVICES.keys()
+    for name, values in told.items():
+        made = SERVICES[name](**required[name], **values)
+        assert made.simulator.ttft == values["simulator"]["ttft"] > 0

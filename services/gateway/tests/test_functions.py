@@ -135,7 +135,8 @@ async def test_nothing_is_called_before_the_turn_has_ended(gateway):
 async def http_function(handler):
     app = web.Application()
     app.router.add_post("/weather", handler)
-    runner = web.AppRunner(app)
+    # What hangs is not waited for when the server ends.
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()

@@ -33,6 +33,7 @@ PIECES = ("latency", "sessions", "barge-in", "speculation", "policies")
 PEER = "pipecat"
 EAGERNESS = ("LOW", "MEDIUM", "HIGH", "AUTO")
 _ANSWER_S = 6.0
+_INTERRUPTED = (4, 12)
 _RECORDING = Path(__file__).parents[4] / "e2e-tests" / "data" / "question.wav"
 
 
@@ -87,22 +88,33 @@ class Bench:
 
     async def barge_in(self) -> None:
         """From the onset of an interruption to the last sound that leaves."""
-        users = [
-            make_interrupter(self._speech, self._options.seconds, 50 + n, listen_s=2.5, every_s=4)
-            for n in range(12)
-        ]
+        table = Table(
+            *("conversations", "from onset", "n", "p50 ms", "p95 ms", "p99 ms", "reach", "CPU"),
+            title="Barge-in",
+        )
         # Small chunks, so that the last one before the stop tells when that was.
         fine = {"streaming": {"ramp": (2,)}}
         async with running_world(self._weights, "4xH800", vocoder=fine) as world:
-            outcome = await run(world, users, [Caller(reply_tokens=400)] * len(users))
-        last, told = barge_ins(outcome.conversations)
-        table = Table("from onset", "n", "p50 ms", "p95 ms", "p99 ms", "reach", title="Barge-in")
-        _row(table, "to the last sound of the reply", last, "p95 150")
-        _row(table, "to the word that it is cut off", told, "")
+            for count in _INTERRUPTED:
+                users = [
+                    make_interrupter(
+                        self._speech, self._options.seconds, 50 + n, listen_s=2.5, every_s=4
+                    )
+                    for n in range(count)
+                ]
+                outcome = await run(world, users, [Caller(reply_tokens=400)] * count)
+                last, told = barge_ins(outcome.conversations)
+                for name, values, reach in (
+                    ("to the last sound of the reply", last, "p95 150"),
+                    ("to the word that it is cut off", told, ""),
+                ):
+                    shares = (_ms(quantile(values, share)) for share in (0.5, 0.95, 0.99))
+                    cpu = f"{outcome.cpu.gateway / count * 1e3:.1f}"
+                    table.add_row(str(count), name, str(len(values)), *shares, reach, cpu)
         self._print(
             table,
-            f"{len(users)} conversations, {self._options.seconds:g} s, 4xH800; "
-            f"{_cost(outcome, len(users))}",
+            f"{self._options.seconds:g} s each, 4xH800; CPU: ms of the gateway's a second and "
+            "conversation",
         )
 
     async def speculation(self) -> None:

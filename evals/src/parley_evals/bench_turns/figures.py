@@ -23,6 +23,7 @@ class Reply:
         committed: The decision that it is given.
         speculative: It was begun before.
         audio: Arrival of each piece of sound.
+        offsets: Where each piece belongs in the reply's sound, in seconds.
         completed: When the client was told that it is generated.
         interrupted: When the client was told that it is cut off.
     """
@@ -30,8 +31,20 @@ class Reply:
     committed: float
     speculative: bool = False
     audio: tuple[float, ...] = ()
+    offsets: tuple[float, ...] = ()
     completed: float | None = None
     interrupted: float | None = None
+
+    @property
+    def dry(self) -> float:
+        """Seconds that a player was out of sound for, the first piece played as it came.
+
+        All pieces count, so sound that was held back on purpose, as over an interruption, does too.
+        """
+        behind = [
+            at - self.audio[0] - offset for at, offset in zip(self.audio, self.offsets, strict=True)
+        ]
+        return max(0.0, *behind) if behind else 0.0
 
 
 @dataclass(frozen=True, slots=True)

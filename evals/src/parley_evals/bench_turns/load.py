@@ -3,8 +3,9 @@
 `python -m parley_evals.bench_turns.load PLAN FOLDER` reads a plan (`Plan`, JSON; audio in
 `FOLDER/audio.npy`, int16 `[users, samples]`), holds the conversations, and writes what happened:
 `FOLDER/sent.npy`, float64 `[users, frames, 2]`: when each frame was due and when it was handed to
-gRPC, and `FOLDER/events.json`. Kept cheap, because it shares the cores with what it measures:
-requests are laid out in bytes beforehand, and of the answers only what is counted is read.
+gRPC, and `FOLDER/events.json`, what came back. Kept cheap, because it shares the cores with what it
+measures: requests are laid out in bytes beforehand, and of the answers only what is counted is
+read.
 """
 
 import asyncio
@@ -24,7 +25,6 @@ from parley.conversation.v1 import conversation_pb2 as pb
 from parley_evals.bench_turns.frames import FRAME, FRAME_S, RATE, read_stamp
 
 _METHOD = "/parley.conversation.v1.ConversationService/StreamingConverse"
-_CHANNELS = 4
 _OPEN_EVERY_S = 0.03
 
 
@@ -39,10 +39,23 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A run: one caller for each row of the audio."""
+    """A run: one caller for each row of the audio.
+
+    Attributes:
+        address: Of the gateway.
+        callers: How each conversation is held.
+        connections: Over which they are spread; a balancer in front of gateways deals these out.
+        api_key: Of the tenant; empty: none.
+        tls: Whether the gateway speaks TLS.
+        ca_file: Certificates to trust; empty: the system's.
+    """
 
     address: str
     callers: list[Caller]
+    connections: int = 4
+    api_key: str = ""
+    tls: bool = False
+    ca_file: str = ""
 
     def write(self, path: Path) -> None:
         """Writes it as JSON."""
@@ -52,7 +65,20 @@ class Plan:
     def read(cls, path: Path) -> "Plan":
         """Reads what `write` wrote."""
         values = json.loads(path.read_text(encoding="utf-8"))
-        return cls(values["address"], [Caller(**each) for each in values["callers"]])
+        return cls(**values | {"callers": [Caller(**each) for each in values["callers"]]})
+
+    def connect(self) -> list[grpc.aio.Channel]:
+        """A channel for each connection."""
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        if not self.tls:
+            return [
+                grpc.aio.insecure_channel(self.address, options) for _ in range(self.connections)
+            ]
+        roots = Path(self.ca_file).read_bytes() if self.ca_file else None
+        trust = grpc.ssl_channel_credentials(roots)
+        return [
+            grpc.aio.secure_channel(self.address, trust, options) for _ in range(self.connections)
+        ]
 
 
 def setup(caller: Caller) -> bytes:
@@ -84,10 +110,11 @@ async def hold(plan: Plan, audio: np.ndarray) -> tuple[np.ndarray, list[list[Any
 
     Returns:
         float64 `[users, frames, 2]` as in `sent.npy`, and per user the events as in `events.json`:
-        `[seconds, kind, detail]`, seconds of the monotonic clock.
+        `[seconds, kind, detail]`, seconds of the monotonic clock; `audio` has its place in the
+        reply's sound, in seconds, behind these.
     """
-    options = [("grpc.use_local_subchannel_pool", 1)]
-    channels = [grpc.aio.insecure_channel(plan.address, options=options) for _ in range(_CHANNELS)]
+    channels = plan.connect()
+    metadata = (("authorization", f"Bearer {plan.api_key}"),) if plan.api_key else ()
     frames = audio.shape[1] // FRAME
     sent = np.full((len(plan.callers), frames, 2), np.nan)
     events: list[list[Any]] = [[] for _ in plan.callers]
@@ -96,7 +123,7 @@ async def hold(plan: Plan, audio: np.ndarray) -> tuple[np.ndarray, list[list[Any
     gc.disable()
     async with asyncio.TaskGroup() as tasks:
         for place, caller in enumerate(plan.callers):
-            method: Any = channels[place % _CHANNELS].stream_stream(
+            method: Any = channels[place % len(channels)].stream_stream(
                 _METHOD,
                 request_serializer=None,
                 response_deserializer=pb.StreamingConverseResponse.FromString,
@@ -104,7 +131,10 @@ async def hold(plan: Plan, audio: np.ndarray) -> tuple[np.ndarray, list[list[Any
             # Users are not in step: their frames are spread over the 20 ms.
             start = begin + FRAME_S * place / len(plan.callers)
             tasks.create_task(
-                _converse(method(), caller, audio[place], start, sent[place], events[place])
+                _converse(
+                    method(metadata=metadata),
+                    *(caller, audio[place], start, sent[place], events[place]),
+                )
             )
             await asyncio.sleep(_OPEN_EVERY_S)
     for channel in channels:
@@ -144,7 +174,8 @@ async def _listen(call: Any, events: list[Any]) -> None:
             match response.WhichOneof("event"):
                 case "audio":
                     made = read_stamp(response.audio.content[:16])
-                    events.append([now, "audio", made])
+                    offset = response.audio.start_offset
+                    events.append([now, "audio", made, offset.seconds + offset.nanos / 1e9])
                 case "turn_decision":
                     kind = response.turn_decision.type
                     events.append([now, "decision", pb.TurnDecisionType.Name(kind)[19:]])

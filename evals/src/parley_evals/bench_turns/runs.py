@@ -57,69 +57,104 @@ class Outcome:
     notices: tuple[str, ...]
 
 
-async def run(world: World, users: Sequence[User], callers: Sequence[Caller]) -> Outcome:
-    """Lets users talk to a world, one caller each."""
-    world.probe.arrivals.clear()
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """What clients saw, whatever they talked to.
+
+    Attributes:
+        conversations: In order of the callers.
+        slips: By how many seconds the load sent later than due, all frames.
+        load: Share of a core that the load took while users sent.
+        lost: Conversations that broke off.
+        notices: Reasons of problems that clients were told.
+        sent: When frames were due and handed over, as in `load.hold`.
+        events: What came back, likewise.
+    """
+
+    conversations: tuple[Conversation, ...]
+    slips: list[float]
+    load: float
+    lost: int
+    notices: tuple[str, ...]
+    sent: Any
+    events: list[list[Any]]
+
+
+async def hold(plan: Plan, users: Sequence[User]) -> Held:
+    """Lets users talk to a gateway, one caller of the plan each.
+
+    Raises:
+        RuntimeError: the load generator failed.
+    """
     with tempfile.TemporaryDirectory(prefix="parley-load-") as root:
         folder = Path(root)
         audio = np.stack([mark_frames(user.pcm, place) for place, user in enumerate(users)])
         np.save(folder / "audio.npy", audio)
-        Plan(world.address, list(callers)).write(folder / "plan.json")
-        before = _spent(world)
-        began = time.monotonic()
+        plan.write(folder / "plan.json")
+        before, began = _spent_by_children(), time.monotonic()
         child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "parley_evals.bench_turns.load"),
             *(str(folder / "plan.json"), str(folder)),
         )
         if await child.wait():
             raise RuntimeError("the load generator failed")
-        wall = time.monotonic() - began
-        after = _spent(world)
+        load = (_spent_by_children() - before) / (time.monotonic() - began)
         sent = np.load(folder / "sent.npy")
         events = json.loads((folder / "events.json").read_text(encoding="utf-8"))
-    cpu = Cpu(*((end - start) / wall for start, end in zip(before, after, strict=True)))
-    return _outcome(world, users, sent, events, cpu)
-
-
-def _spent(world: World) -> tuple[float, float, float]:
-    gateway = world.gateway.cpu_times()
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return (
-        gateway.user + gateway.system,
-        time.process_time(),
-        children.ru_utime + children.ru_stime,
-    )
-
-
-def _outcome(
-    world: World, users: Sequence[User], sent: Any, events: list[list[Any]], cpu: Cpu
-) -> Outcome:
-    to_stage, late = [], []
-    for session, frame, arrived in world.probe.arrivals:
-        due, handed = sent[session, frame]
-        to_stage.append(arrived - handed)
-        late.append(arrived - due)
     flat = [event for each in events for event in each]
-    return Outcome(
+    return Held(
         conversations=tuple(
             conversation(user, float(sent[place, 0, 0]), events[place])
             for place, user in enumerate(users)
         ),
+        slips=(sent[:, :, 1] - sent[:, :, 0])[np.isfinite(sent[:, :, 1])].tolist(),
+        load=load,
+        lost=sum(any(event[1] == "lost" for event in each) for each in events),
+        notices=tuple(event[2] for event in flat if event[1] == "notice"),
+        sent=sent,
+        events=events,
+    )
+
+
+async def run(world: World, users: Sequence[User], callers: Sequence[Caller]) -> Outcome:
+    """Lets users talk to a world, one caller each."""
+    world.probe.arrivals.clear()
+    began, before = time.monotonic(), _spent(world)
+    held = await hold(Plan(world.address, list(callers)), users)
+    wall, after = time.monotonic() - began, _spent(world)
+    gateway, stages = ((end - start) / wall for start, end in zip(before, after, strict=True))
+    to_stage, late = [], []
+    for session, frame, arrived in world.probe.arrivals:
+        due, handed = held.sent[session, frame]
+        to_stage.append(arrived - handed)
+        late.append(arrived - due)
+    return Outcome(
+        conversations=held.conversations,
         to_stage=to_stage,
         late=late,
-        to_client=[late for each in events for late in to_client(each)],
-        slips=(sent[:, :, 1] - sent[:, :, 0])[np.isfinite(sent[:, :, 1])].tolist(),
-        cpu=cpu,
-        lost=sum(any(event[1] == "lost" for event in each) for each in events),
-        notices=tuple(detail for _, kind, detail in flat if kind == "notice"),
+        to_client=[each for events in held.events for each in to_client(events)],
+        slips=held.slips,
+        cpu=Cpu(gateway, stages, held.load),
+        lost=held.lost,
+        notices=held.notices,
     )
+
+
+def _spent(world: World) -> tuple[float, float]:
+    gateway = world.gateway.cpu_times()
+    return gateway.user + gateway.system, time.process_time()
+
+
+def _spent_by_children() -> float:
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return children.ru_utime + children.ru_stime
 
 
 def to_client(events: Sequence[Sequence[Any]]) -> list[float]:
     """Seconds from the making of sound to its arrival, of what was made for a reply under way."""
     found = []
     started = math.inf
-    for at, kind, detail in events:
+    for at, kind, detail, *_ in events:
         if kind == "started":
             started = at
         elif kind == "audio" and detail >= started:
@@ -131,14 +166,16 @@ def conversation(user: User, begin: float, events: Sequence[Sequence[Any]]) -> C
     """What a client saw, on the clock of the user's audio, whose first frame was due at `begin`."""
     replies: list[dict[str, Any]] = []
     speculations = []
-    for at, kind, detail in events:
+    for at, kind, detail, *place in events:
         when = at - begin
         if kind == "started":
-            replies.append({"committed": when, "speculative": bool(detail), "audio": ()})
+            reply = {"committed": when, "speculative": bool(detail), "audio": (), "offsets": ()}
+            replies.append(reply)
         elif kind == "decision" and detail == "SPECULATE":
             speculations.append(when)
         elif replies and kind == "audio":
             replies[-1]["audio"] += (when,)
+            replies[-1]["offsets"] += tuple(place)
         elif replies and kind == "completed":
             replies[-1]["completed"] = when
         elif replies and kind == "interruption":

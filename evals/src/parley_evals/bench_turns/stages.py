@@ -29,7 +29,7 @@ from parley_chat_llm.server import open_service as open_chat
 from parley_chat_llm.service import FULL_NAME as CHAT
 from parley_chat_llm.service import ChatService
 from parley_chat_llm.settings import ChatLlmSettings
-from parley_client.local.simulation import settings as simulated
+from parley_client.local.simulation import sections
 from parley_core.server import Server
 from parley_core.settings import ServiceSettings
 from parley_tokenizer.engine.simulator import SimulatorEngine as TokenizerSimulator
@@ -81,9 +81,9 @@ async def running_stages(
         over: Settings by service (`chat_llm`), over the profile's.
     """
     probe = Probe()
-    pace = {name: _nested(values) for name, values in simulated(profile).items()}
     told = {
-        name: _merged(each, over.get(name.replace("-", "_"), {})) for name, each in pace.items()
+        name: _merged(each, over.get(name.replace("-", "_"), {}))
+        for name, each in sections(profile).items()
     }
     chat_weights, tts_weights = weights / "Step-Audio-Chat", weights / "Step-Audio-TTS-3B"
     tokenizer = TokenizerSettings(weights=weights, **told["tokenizer"])
@@ -239,18 +239,6 @@ def _replies(tokens: int) -> dict[str, Any]:
         "simulator": {"reply_tokens": tokens},
         "prompt_limits": {"max_output_tokens": tokens},
     }
-
-
-def _nested(values: Mapping[str, str]) -> dict[str, Any]:
-    """Settings as their environment names have them, as keywords."""
-    nested: dict[str, Any] = {}
-    for key, value in values.items():
-        *outer, last = key.lower().split("__")
-        place = nested
-        for each in outer:
-            place = place.setdefault(each, {})
-        place[last] = value
-    return nested
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

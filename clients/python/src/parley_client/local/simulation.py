@@ -6,7 +6,8 @@ chat model on four H800, TTS and vocoder on one each, by the arithmetic in docs/
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 _SCRIPT = (
     " Of course. The next train to the sea leaves at nine from platform four, "
@@ -52,18 +53,41 @@ _PACES: Mapping[str, Mapping[str, Mapping[str, float]]] = {
 PROFILES = tuple(_PACES)
 
 
-def settings(profile: str | None) -> dict[str, dict[str, str]]:
-    """Settings by service, names without their prefix; without a profile only the engines."""
-    told: dict[str, dict[str, str]] = {}
+def sections(profile: str | None) -> dict[str, dict[str, Any]]:
+    """Settings by service, nested and typed as in a service's file.
+
+    A chart's values have them below `services.NAME.settings`. Without a profile only the engines.
+    """
+    told: dict[str, dict[str, Any]] = {}
     for service, many in _MANY.items():
-        values: dict[str, object] = {"ENGINE": "simulator"}
-        if profile is not None:
-            values |= many
-            values |= {
-                f"SIMULATOR__{key}": value for key, value in _PACES[profile][service].items()
-            }
+        told[service] = {"engine": "simulator"}
+        if profile is None:
+            continue
+        paced = {f"SIMULATOR__{key}": value for key, value in _PACES[profile][service].items()}
+        for key, value in {**many, **paced}.items():
+            *outer, last = key.lower().split("__")
+            place = told[service]
+            for each in outer:
+                place = place.setdefault(each, {})
+            place[last] = value
+    return told
+
+
+def settings(profile: str | None) -> dict[str, dict[str, str]]:
+    """Settings by service, flat and by environment names without the service's prefix."""
+    told: dict[str, dict[str, str]] = {}
+    for service, values in sections(profile).items():
         prefix = f"PARLEY_{service.upper().replace('-', '_')}_"
         told[service] = {
-            key: os.environ.get(f"{prefix}{key}", str(value)) for key, value in values.items()
+            key: os.environ.get(f"{prefix}{key}", str(value)) for key, value in _flat(values)
         }
     return told
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in values.items():
+        name = f"{prefix}{key.upper()}"
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{name}__")
+        else:
+            yield name, value
