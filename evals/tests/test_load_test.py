@@ -18,7 +18,7 @@ ON_TIME = (
 )
 
 
-def row(*conversations, lost=0, notices=()):
+def row(*conversations, lost=(), notices=()):
     sent = np.zeros((len(conversations), 1, 2))
     return load_test.Row.of(Held(conversations, [0.001], 0.1, lost, notices, sent, []))
 
@@ -34,7 +34,9 @@ def test_a_row_is_held_when_every_turn_was_answered_in_time():
 @pytest.mark.parametrize(
     "found",
     [
-        pytest.param(row(Conversation(TURNS, ON_TIME), lost=1), id="a conversation broke off"),
+        pytest.param(
+            row(Conversation(TURNS, ON_TIME), lost=("UNAVAILABLE",)), id="a conversation broke off"
+        ),
         pytest.param(row(Conversation(TURNS, ON_TIME), notices=("X",)), id="a problem was told"),
         pytest.param(row(Conversation(TURNS, ON_TIME[:1])), id="a turn without an answer"),
         pytest.param(row(Conversation((), ())), id="nobody said anything"),
@@ -69,3 +71,17 @@ def test_numbers_of_conversations_that_cannot_be_are_refused(count, capsys):
     with pytest.raises(SystemExit):
         load_test.main(["localhost:1", "--conversations", count])
     assert count in capsys.readouterr().err
+
+
+def test_without_a_gateway_one_line_says_so(capsys):
+    with pytest.raises(SystemExit) as ended:
+        load_test.main(["127.0.0.1:1", "--conversations", "1"])
+    assert ended.value.code == 1
+    told = capsys.readouterr().err.strip()
+    assert "127.0.0.1:1" in told
+    assert "\n" not in told
+
+
+def test_what_broke_off_is_counted_by_its_reason():
+    found = row(Conversation(TURNS, ON_TIME), lost=("UNAVAILABLE", "ABORTED", "UNAVAILABLE"))
+    assert "2 UNAVAILABLE, 1 ABORTED" in found.cells()

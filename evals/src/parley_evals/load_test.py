@@ -12,13 +12,13 @@ import argparse
 import asyncio
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
 
-from rich.console import Console
-from rich.table import Table
+from parley_client import Client, ParleyError, Tls
 
 from parley_evals.bench import environment
 from parley_evals.bench_turns.figures import quantile, turn_taking
@@ -48,8 +48,8 @@ class Row:
         dry: Of these, with sound that came more than `DRY_S` after it was to be played.
         slip_p99: By how much the load itself was late; a load that is late measures itself.
         load: Cores that it took.
-        lost: Conversations that broke off or could not begin.
-        notices: Problems that users were told.
+        lost: Why conversations broke off or could not begin, an entry each.
+        notices: Reasons of the problems that users were told.
     """
 
     HEAD: ClassVar[tuple[str, ...]] = (
@@ -66,8 +66,8 @@ class Row:
     dry: int
     slip_p99: float
     load: float
-    lost: int
-    notices: int
+    lost: tuple[str, ...]
+    notices: tuple[str, ...]
 
     @classmethod
     def of(cls, held: Held) -> Self:
@@ -91,14 +91,15 @@ class Row:
             slip_p99=quantile(held.slips, 0.99),
             load=held.load,
             lost=held.lost,
-            notices=len(held.notices),
+            notices=held.notices,
         )
 
     @property
     def held(self) -> bool:
         """Nothing broke off, every turn was answered in time, no reply in a hundred ran dry."""
         return (
-            self.lost == self.notices == 0
+            not self.lost
+            and not self.notices
             and 0 < self.turns == self.answered
             and self.gap_p95 <= GAP_S
             and self.dry <= 0.01 * self.replies
@@ -110,7 +111,7 @@ class Row:
             *(str(self.conversations), str(self.turns), str(self.answered)),
             *(f"{self.gap_p50:.2f} s", f"{self.gap_p95:.2f} s", str(self.replies), str(self.dry)),
             *(f"{self.slip_p99 * 1e3:.0f} ms", f"{self.load:.2f}"),
-            *(str(self.lost), str(self.notices), "yes" if self.held else "no"),
+            *(_counted(self.lost), _counted(self.notices), "yes" if self.held else "no"),
         )
 
 
@@ -148,7 +149,7 @@ async def measure(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints the table, a row when it is there."""
+    """Prints the table as Markdown, each row when it is there."""
     parser = argparse.ArgumentParser(prog="python -m parley_evals.load_test", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("address", help="host:port of a gateway")
@@ -163,10 +164,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.address, [], api_key=os.environ.get("PARLEY_API_KEY", ""),
         tls=options.tls or bool(options.ca), ca_file=options.ca,
     )  # fmt: skip
-    console = Console()
-    for line in environment.describe():
-        console.print(line, highlight=False)
-    rows = []
+    try:
+        asyncio.run(_greet(target))
+    except (ParleyError, OSError) as error:
+        parser.exit(1, f"load_test: {options.address}: {error}\n")
+    for line in (*environment.describe(), "", _line(Row.HEAD), "|" + "---|" * len(Row.HEAD)):
+        print(line, flush=True)
     for count in options.conversations:
         row = asyncio.run(
             measure(
@@ -174,14 +177,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 eagerness=options.eagerness, recording=options.recording,
             )
         )  # fmt: skip
-        rows.append(row)
-        named = zip(Row.HEAD, row.cells(), strict=True)
-        console.print("; ".join(f"{name} {cell}" for name, cell in named), highlight=False)
-    table = Table(*Row.HEAD, title=f"Conversations held by {options.address}")
-    for row in rows:
-        table.add_row(*row.cells())
-    console.print(table)
-    console.print(HELD)
+        print(_line(row.cells()), flush=True)
+    print(f"\n{HELD}")
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _counted(reasons: Sequence[str]) -> str:
+    told = [f"{count} {reason}" for reason, count in Counter(reasons).most_common()]
+    return ", ".join(told) or "0"
+
+
+async def _greet(target: Plan) -> None:
+    """Sees that a gateway answers and takes the key, before users are sent."""
+    tls = Tls(ca_file=target.ca_file or None) if target.tls else False
+    async with Client(target.address, api_key=target.api_key or None, tls=tls) as client:
+        await client.voices(timeout=10)
 
 
 def _count(text: str) -> int:

@@ -145,13 +145,14 @@ async def hold(plan: Plan, audio: np.ndarray) -> tuple[np.ndarray, list[list[Any
 async def _converse(
     call: Any, caller: Caller, pcm: np.ndarray, start: float, sent: np.ndarray, events: list[Any]
 ) -> None:
-    await call.write(setup(caller))
     async with asyncio.TaskGroup() as tasks:
         listening = tasks.create_task(_listen(call, events))
         try:
+            await call.write(setup(caller))
             await _speak(call, pcm, start, sent)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            events.append([time.monotonic(), "lost", ""])
+            # Ended by the other side: why, its status tells the listener.
+            await listening
         listening.cancel()
     call.cancel()
 
@@ -187,6 +188,7 @@ async def _listen(call: Any, events: list[Any]) -> None:
                     events.append([now, "interruption", ""])
                 case "notice":
                     events.append([now, "notice", response.notice.problem.reason])
+        events.append([time.monotonic(), "lost", "ended by the gateway"])
     except grpc.aio.AioRpcError as error:
         events.append([time.monotonic(), "lost", error.code().name])
 

@@ -65,7 +65,7 @@ class Held:
         conversations: In order of the callers.
         slips: By how many seconds the load sent later than due, all frames.
         load: Share of a core that the load took while users sent.
-        lost: Conversations that broke off.
+        lost: Why conversations broke off, one entry each.
         notices: Reasons of problems that clients were told.
         sent: When frames were due and handed over, as in `load.hold`.
         events: What came back, likewise.
@@ -74,7 +74,7 @@ class Held:
     conversations: tuple[Conversation, ...]
     slips: list[float]
     load: float
-    lost: int
+    lost: tuple[str, ...]
     notices: tuple[str, ...]
     sent: Any
     events: list[list[Any]]
@@ -109,7 +109,7 @@ async def hold(plan: Plan, users: Sequence[User]) -> Held:
         ),
         slips=(sent[:, :, 1] - sent[:, :, 0])[np.isfinite(sent[:, :, 1])].tolist(),
         load=load,
-        lost=sum(any(event[1] == "lost" for event in each) for each in events),
+        lost=tuple(event[2] for event in flat if event[1] == "lost"),
         notices=tuple(event[2] for event in flat if event[1] == "notice"),
         sent=sent,
         events=events,
@@ -135,7 +135,7 @@ async def run(world: World, users: Sequence[User], callers: Sequence[Caller]) ->
         to_client=[each for events in held.events for each in to_client(events)],
         slips=held.slips,
         cpu=Cpu(gateway, stages, held.load),
-        lost=held.lost,
+        lost=len(held.lost),
         notices=held.notices,
     )
 
