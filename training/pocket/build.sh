@@ -25,7 +25,6 @@ if [[ ! -f $tokenizer/speech_tokenizer_v1.onnx ]]; then
 fi
 $python speaker.py --corpus "$corpus" --work "$work" --out "$decoder/campplus.onnx"
 $python recogniser.py --corpus "$corpus" --tokenizer "$tokenizer" --work "$work"
-$python nonspeech.py --corpus "$corpus" --tokenizer "$tokenizer" --work "$work"
 # Answers alone, more of them: what the TTS model learns from beside the mixed corpus.
 answers=$work/answers
 $python corpus.py --out "$answers" --size 6000 --seed 2 --answers 1
@@ -59,4 +58,14 @@ $python chat.py audio --corpus "$corpus" --more "$questions" "$slow" --work "$wo
 $python tts.py --corpus "$corpus" --answers "$answers" --salads "$salads" --tokenizer "$tokenizer" --work "$work" \
     --out "$tts"
 wait $!
+# The recogniser hears the system's own voice, too, and last of all what is no speech.
+vocoded=()
+for each in answers:1500 salads:900; do
+    name=${each%:*} made=$work/vocoded-${each%:*}
+    [[ -f $made/utterances.json ]] || $python vocoded.py --answers "$work/$name" --tokens "$work/${name%s}_tokens.npz" \
+        --tokenizer "$tokenizer" --decoder "$decoder" --count "${each#*:}" --out "$made"
+    vocoded+=("$made")
+done
+$python recogniser.py --corpus "$corpus" --tokenizer "$tokenizer" --work "$work" --vocoded "${vocoded[@]}" --steps 1800
+$python nonspeech.py --corpus "$corpus" --tokenizer "$tokenizer" --work "$work" --vocoded "${vocoded[@]}"
 $python manifest.py "$weights"

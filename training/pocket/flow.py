@@ -1,11 +1,9 @@
 """Recipe of the flow: dual-code tokens, speaker and prompt to mel, by conditional flow matching.
 
 Trains the serving module itself, on crops of whole groups (five tokens, 120 ms) of equal length,
-half of them behind a prompt whose mel is given. An answer stands behind a prompt, and beside a
-speaker vector, of the plain voice, as it does when served: its style must come from its tokens.
-Loss: velocity, and half as much the distance of mu from the mel, which is what makes it quick. Mel
-stays as it is; instead the first layers begin where mel lies, since a constant in a channel would
-fill GroupNorm.
+half of them behind a prompt whose mel is given. Loss: velocity, and half as much the distance of
+mu from the mel, which is what makes it quick. Mel stays as it is; instead the first layers begin
+where mel lies, since a constant in a channel would fill GroupNorm.
 """
 
 import argparse
@@ -32,28 +30,15 @@ from torch.nn import functional as F
 GROUP, TOKEN_RATE = 5, 41.667
 UNCONDITIONAL = 0.2
 CROP_TOKENS = 16 * 45
-OWN_PROMPT = ("RAP", "哼唱")
-"""Styles that serving puts behind a prompt in the same style."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One utterance: ids [n], mel [frames, 80], speaker [192].
-
-    `answer` is whether it is served behind the plain prompt, `plain` whether it could be that one.
-    """
+    """One utterance: ids [n], mel [frames, 80], speaker [192]."""
 
     ids: NDArray[np.int16]
     mel: NDArray[np.float32]
     speaker: NDArray[np.float32]
-    answer: bool
-    plain: bool
-
-    def part(self, at: int, length: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Ids [length] from `at` on and their mel [frames, 80], shorter where the sound ends."""
-        begin = frame_of(at)
-        ids = self.ids[at : at + length].astype(np.int64)
-        return ids, self.mel[begin : begin + frame_of(length)]
 
 
 def items(
@@ -61,20 +46,14 @@ def items(
 ) -> list[Item]:
     """Prepares utterances. The speaker vector is that of the utterance itself."""
     config = decoder_config()
-    made = []
-    for i in indices:
-        told = corpus.utterances[i]
-        answer = told.role == "answer"
-        made.append(
-            Item(
-                tokens.clean[i],
-                sound_and_mel(corpus, i, config)[1],
-                extractor.speaker_embedding(corpus.samples(i), SAMPLE_RATE),
-                answer and told.tag not in OWN_PROMPT,
-                answer and not told.tag,
-            )
+    return [
+        Item(
+            tokens.clean[i],
+            sound_and_mel(corpus, i, config)[1],
+            extractor.speaker_embedding(corpus.samples(i), SAMPLE_RATE),
         )
-    return made
+        for i in indices
+    ]
 
 
 def frame_of(token: int) -> int:
@@ -96,16 +75,11 @@ def crops(data: list[Item], seed: int) -> dict[str, Tensor]:
         if len(item.ids) < length:
             continue
         at = rng.randrange((len(item.ids) - length) // GROUP + 1) * GROUP
-        before, start = item, at
-        while item.answer and (before is item or not before.plain or len(before.ids) < prompt):
-            before, start = rng.choice(data), 0
-        lead = before.part(start, prompt)
-        rest = item.part(at + prompt, length - prompt)
-        mel = np.concatenate([lead[1], rest[1]])
+        mel = item.mel[frame_of(at) : frame_of(at) + frames]
         if len(mel) == frames:
-            ids.append(np.concatenate([lead[0], rest[0]]))
+            ids.append(item.ids[at : at + length].astype(np.int64))
             mels.append(mel.T)
-            speakers.append(before.speaker)
+            speakers.append(item.speaker)
     stacked = (torch.from_numpy(np.stack(part)) for part in (ids, mels, speakers))
     made = dict(zip(("ids", "mel", "speaker"), stacked, strict=True))
     made["prompt"] = torch.tensor(prompt)
@@ -172,11 +146,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--answers", type=Path, required=True, help="the corpus of answers alone")
-    parser.add_argument("--salads", type=Path, help="the corpus of words in no order, often styled")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--speaker-model", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=2400)
-    parser.add_argument("--rate", type=float, default=1.2e-3, help="highest learning rate")
     parser.add_argument("--out", type=Path, help="flow.pt to write, in half precision")
     parser.add_argument("--begin", type=Path, help="flow.pt to go on from")
     options = parser.parse_args()
@@ -188,10 +160,6 @@ def main() -> None:
     data = items(corpus, tokens, chosen(corpus, 2400, 1200, held_out=False), extractor)
     answers, said = Corpus(options.answers), Tokens.load(options.work / "answer_tokens.npz")
     data += items(answers, said, chosen(answers, 2400, 0, held_out=False), extractor)
-    if options.salads:
-        words = Corpus(options.salads)
-        said = Tokens.load(options.work / "salad_tokens.npz")
-        data += items(words, said, chosen(words, 4000, 0, held_out=False), extractor)
     rows = np.concatenate([item.mel for item in data[::20]])
     model = Flow(config.flow)
     if options.begin:
@@ -203,7 +171,7 @@ def main() -> None:
         torch.manual_seed(step)
         return losses(model, crops(data, step))
 
-    fit(model, loss, steps=options.steps, rate=options.rate, state=options.work / "flow.state")
+    fit(model, loss, steps=options.steps, rate=1.2e-3, state=options.work / "flow.state")
     held = items(corpus, tokens, chosen(corpus, 120, 60, held_out=True), extractor)
     with torch.inference_mode():
         figures = [losses(model, crops(held, seed))[1] for seed in range(20)]

@@ -83,6 +83,9 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder Step-Audio-Tokenizer")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=450)
+    parser.add_argument(
+        "--vocoded", type=Path, nargs="*", default=[], help="corpora of vocoded.py, speech as well"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -96,9 +99,10 @@ def main() -> None:
     model.decoder.requires_grad_(False)
     before = copy.deepcopy(model).eval()
     encoder = frozen_encoder(folder)
-    batches = Batches(Corpus(options.corpus))
+    sources = [Batches(Corpus(each)) for each in (options.corpus, *options.vocoded)]
     cmvn = SimpleNamespace(**_cmvn(folder))
-    batches.shift, batches.scale = cmvn.shift, cmvn.scale
+    for each in sources:
+        each.shift, each.scale = cmvn.shift, cmvn.scale
 
     def sounds(step: int) -> tuple[Tensor, Tensor]:
         rows = [
@@ -110,6 +114,7 @@ def main() -> None:
         )
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        batches = sources[step % len(sources)]
         spoken, spoken_lengths, _, _, counts = batches.batch(batches.draw(step)[:SPEECH], seed=step)
         silent, silent_lengths = sounds(step)
         with torch.no_grad():
@@ -132,7 +137,7 @@ def main() -> None:
     made.rename(folder / "model.pt")
     print(f"nothing written for {silent_share(folder, 100, 10_000_000):.2f} of 100 fresh sounds")
     for varied in (False, True):
-        figures = evaluate(folder, batches.corpus, 200, varied=varied)
+        figures = evaluate(folder, sources[0].corpus, 200, varied=varied)
         print("varied" if varied else "clean", figures, flush=True)
 
 

@@ -4,7 +4,8 @@ Reads `encoder.state` through the frozen checkpoint, in the blocks of ten frames
 recogniser reads. Loss: cross-entropy of the words at the decoder, given as many tokens as there
 are, and the distance of the sum of weights from that number. Alignment comes from CIF itself; the
 word CTC of the encoder's training has already put the words near their frames. Trains the serving
-modules' parameters under their names (`paraformer.predictor`, `paraformer.decoder`), batched.
+modules' parameters under their names (`paraformer.predictor`, `paraformer.decoder`), batched. With
+`--vocoded`, when a decoder is there, every third batch is speech of the system's own.
 """
 
 import argparse
@@ -117,6 +118,15 @@ def frozen_encoder(folder: Path) -> SanmEncoder:
     return encoder.eval().requires_grad_(False)
 
 
+def begin_from(model: RecogniserTrainer, folder: Path) -> None:
+    """Predictor and decoder as they were written."""
+    stored = torch.load(folder / "model.pt", weights_only=True)
+    model.load_state_dict({
+        name: tensor.float()
+        for name, tensor in stored.items() if not name.startswith("encoder.")
+    })  # fmt: skip
+
+
 def write(folder: Path, model: RecogniserTrainer) -> None:
     """Puts predictor and decoder beside the encoder; its tensors stay as they are."""
     stored = torch.load(folder / "model.pt", weights_only=True)
@@ -161,6 +171,10 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder Step-Audio-Tokenizer")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument(
+        "--vocoded", type=Path, nargs="*", default=[],
+        help="corpora of vocoded.py; goes on from what the folder holds",
+    )  # fmt: skip
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -169,15 +183,20 @@ def main() -> None:
         word: n for n, word in enumerate(json.loads((folder / "tokens.json").read_text()))
     }
     corpus = Corpus(options.corpus)
-    batches = Batches(corpus)
+    own = [Corpus(each) for each in options.vocoded]
+    sources = [Batches(each) for each in (corpus, *own)]
     # The frozen checkpoint says what the encoder is used to.
     cmvn = SimpleNamespace(**_cmvn(folder))
-    batches.shift, batches.scale = cmvn.shift, cmvn.scale
-    batches.words = {word: vocabulary[word] for word in batches.words}
+    for each in sources:
+        each.shift, each.scale = cmvn.shift, cmvn.scale
+        each.words = {word: vocabulary[word] for word in each.words}
     encoder = frozen_encoder(folder)
     model = RecogniserTrainer(len(vocabulary))
+    if own:
+        begin_from(model, folder)
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        batches = sources[1 + step // 3 % len(own)] if own and step % 3 == 0 else sources[0]
         features, lengths, _, words, counts = batches.batch(batches.draw(step), seed=step)
         with torch.no_grad():
             hidden = encoder.recognition(features, lengths)
@@ -193,7 +212,8 @@ def main() -> None:
         figures = {"words": word_loss.item(), "accuracy": right, "count": count_loss.item()}
         return word_loss + 1.5 * count_loss, figures
 
-    fit(model, loss, steps=options.steps, rate=1.5e-3, state=options.work / "recogniser.state")
+    state = options.work / ("recogniser_own.state" if own else "recogniser.state")
+    fit(model, loss, steps=options.steps, rate=7e-4 if own else 1.5e-3, state=state)
     write(folder, model)
     for varied in (False, True):
         print("varied" if varied else "clean", evaluate(folder, corpus, 200, varied=varied))

@@ -1,0 +1,87 @@
+"""Answers as they leave the serving decoder: what the recogniser hears of its own system's voice.
+
+Takes the teacher's tokens of answers through flow and vocoder behind the plain prompt, in windows
+as served, and keeps the sound at 16 kHz as a corpus of the same form. Such speech has lost what
+codes and decoder lose, and nothing of what the TTS model adds; the recogniser that has heard only
+flite takes the one for the other.
+"""
+
+import argparse
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import soxr
+import torch
+from corpus import Corpus
+from decoder_data import chosen
+from numpy.typing import NDArray
+from parley_tts.voices.features import PromptFeatureExtractor
+from parley_vocoder.contract import VoiceConditioning
+from parley_vocoder.decoder import Decoder
+from parley_vocoder.noise import SeededNoise
+from parley_vocoder.offline import run_alone
+from parley_vocoder.streaming import WindowedDecode
+from parley_vocoder.windows import WindowSettings
+from speakers import FILE_RATE, RENDERINGS, recording, speakers
+from speech import SAMPLE_RATE
+from tokenise import Tokenizer, Tokens
+
+SPEAKER = "Parley"
+
+
+class Voice:
+    """The decoder behind the answering voice's prompt."""
+
+    def __init__(self, tokenizer: Path, decoder: Path) -> None:
+        told = speakers(Tokenizer(tokenizer))[SPEAKER]
+        prompt = PromptFeatureExtractor.from_folder(decoder).extract(
+            recording(RENDERINGS[SPEAKER]), FILE_RATE
+        )
+        self._settings = WindowSettings()
+        self._decoder = Decoder.load(decoder)
+        self._voice = self._decoder.voice(
+            VoiceConditioning(np.array(told.ids, np.int64), prompt.mel, prompt.embedding),
+            self._settings.max_prompt_frames,
+        )
+
+    def say(self, ids: list[int], seed: int) -> NDArray[np.int16]:
+        """Sound of dual-code ids at 16 kHz."""
+        decode = WindowedDecode(self._decoder, self._voice, SeededNoise(seed), self._settings)
+        decode.push(ids)
+        decode.end()
+        sound = np.concatenate([each.samples for each in run_alone(self._decoder, decode)])
+        sound = soxr.resample(sound, self._decoder.config.mel.sampling_rate, SAMPLE_RATE)
+        return (np.clip(sound, -1, 1) * 32767).astype(np.int16)
+
+
+def main() -> None:
+    """Writes the corpus; answers that are held out stay out."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--answers", type=Path, required=True, help="the corpus of answers alone")
+    parser.add_argument("--tokens", type=Path, required=True, help="their tokens")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="folder Step-Audio-Tokenizer")
+    parser.add_argument("--decoder", type=Path, required=True, help="folder CosyVoice-300M-25Hz")
+    parser.add_argument("--count", type=int, default=1500)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    corpus, tokens = Corpus(options.answers), Tokens.load(options.tokens)
+    voice = Voice(options.tokenizer, options.decoder)
+    spoken, pieces, position = [], [], 0
+    for n, index in enumerate(chosen(corpus, options.count, 0, held_out=False)):
+        sound = voice.say(tokens.clean[index].tolist(), index)
+        end = position + len(sound)
+        spoken.append(asdict(replace(corpus.utterances[index], start=position, end=end)))
+        pieces.append(sound)
+        position = end
+        if (n + 1) % 100 == 0:
+            print(f"said {n + 1} of {options.count}", flush=True)
+    options.out.mkdir(parents=True, exist_ok=True)
+    np.save(options.out / "samples.npy", np.concatenate(pieces))
+    (options.out / "utterances.json").write_text(json.dumps(spoken, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()
