@@ -1,10 +1,14 @@
 """What counts as held in a load test; nothing here is timed."""
 
+import asyncio
 import dataclasses
+import time
+import wave
 
 import numpy as np
 import pytest
 from parley_evals import load_test
+from parley_evals.bench_turns import load
 from parley_evals.bench_turns.figures import Conversation, Reply
 from parley_evals.bench_turns.runs import Held
 from parley_evals.bench_turns.speech import SpokenTurn
@@ -85,3 +89,57 @@ def test_without_a_gateway_one_line_says_so(capsys):
 def test_what_broke_off_is_counted_by_its_reason():
     found = row(Conversation(TURNS, ON_TIME), lost=("UNAVAILABLE", "ABORTED", "UNAVAILABLE"))
     assert "2 UNAVAILABLE, 1 ABORTED" in found.cells()
+
+
+@pytest.mark.parametrize("seconds", ["0", "-3", "nan", "1000", "long"])
+def test_lengths_that_cannot_be_are_refused(seconds, capsys):
+    with pytest.raises(SystemExit):
+        load_test.main(["127.0.0.1:1", "--seconds", seconds])
+    assert seconds in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no sound"])
+def test_a_recording_that_cannot_be_read_is_named(tmp_path, capsys, content):
+    path = tmp_path / "voice.wav"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SystemExit) as ended:
+        load_test.main(["127.0.0.1:1", "--recording", str(path)])
+    assert ended.value.code == 2
+    assert "voice.wav" in capsys.readouterr().err
+
+
+def test_a_silent_recording_is_no_voice(tmp_path, capsys):
+    path = tmp_path / "silence.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(bytes(32_000))
+    with pytest.raises(SystemExit):
+        load_test.main(["127.0.0.1:1", "--recording", str(path)])
+    assert "is silent" in capsys.readouterr().err
+
+
+async def test_a_gateway_that_takes_no_frames_is_given_up(monkeypatch):
+    class Hanging:
+        """A call whose other side reads nothing and says nothing."""
+
+        async def write(self, request):
+            await asyncio.Event().wait()
+
+        def __aiter__(self):
+            return self
+
+        async def __anext__(self):
+            await asyncio.Event().wait()
+
+        def cancel(self):
+            self.cancelled = True
+
+    monkeypatch.setattr(load, "_HUNG_S", 0.0)
+    call, events = Hanging(), []
+    pcm, sent = np.zeros(320, np.int16), np.full((1, 2), np.nan)
+    await load._converse(call, load.Caller(), pcm, time.monotonic(), sent, events)
+    assert [event[1:] for event in events] == [["lost", "hung"]]
+    assert call.cancelled

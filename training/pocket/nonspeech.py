@@ -21,7 +21,7 @@ from loop import fit
 from numpy.typing import NDArray
 from paraformer.asr import Recognizer
 from parley_tokenizer.linguistic import ENCODER_FOLDER
-from recogniser import RecogniserTrainer, _cmvn, evaluate, frozen_encoder
+from recogniser import RecogniserTrainer, _cmvn, begin_from, evaluate, frozen_encoder
 from speech import SAMPLE_RATE
 from torch import Tensor, nn
 
@@ -93,9 +93,7 @@ def main() -> None:
     stored = torch.load(folder / "model.pt", weights_only=True)
     words = stored["decoder.output_layer.weight"].shape[0]
     model = RecogniserTrainer(words)
-    model.load_state_dict({
-        name: tensor.float() for name, tensor in stored.items() if not name.startswith("encoder.")
-    })  # fmt: skip
+    begin_from(model, folder)
     model.decoder.requires_grad_(False)
     before = copy.deepcopy(model).eval()
     encoder = frozen_encoder(folder)

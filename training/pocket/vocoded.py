@@ -1,7 +1,8 @@
 """Answers as they leave the serving decoder: what the recogniser hears of its own system's voice.
 
 Takes the teacher's tokens of answers through flow and vocoder behind the plain prompt, in windows
-as served, and keeps the sound at 16 kHz as a corpus of the same form. Such speech has lost what
+as served, and keeps the sound at 16 kHz as a corpus (`samples.npy`, `utterances.json`; no manifest,
+and phone times are those of the originals). Such speech has lost what
 codes and decoder lose, and nothing of what the TTS model adds; the recogniser that has heard only
 flite takes the one for the other.
 """
@@ -47,7 +48,7 @@ class Voice:
         )
 
     def say(self, ids: list[int], seed: int) -> NDArray[np.int16]:
-        """Sound of dual-code ids at 16 kHz."""
+        """Sound of dual-code ids [tokens], int16 [n] at 16 kHz."""
         decode = WindowedDecode(self._decoder, self._voice, SeededNoise(seed), self._settings)
         decode.push(ids)
         decode.end()

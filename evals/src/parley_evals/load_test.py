@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import dataclasses
 import os
+import wave
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from parley_client import Client, ParleyError, Tls
 
 from parley_evals.bench import environment
 from parley_evals.bench_turns.figures import quantile, turn_taking
-from parley_evals.bench_turns.frames import MAX_SESSIONS
+from parley_evals.bench_turns.frames import FRAME_S, MAX_FRAMES, MAX_SESSIONS
 from parley_evals.bench_turns.load import Caller, Plan
 from parley_evals.bench_turns.runs import Held, hold
 from parley_evals.bench_turns.speech import make_user, read_speech
@@ -154,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("address", help="host:port of a gateway")
     parser.add_argument("--conversations", type=_count, nargs="+", default=COUNTS)
-    parser.add_argument("--seconds", type=float, default=40.0, help="a row's length")
+    parser.add_argument("--seconds", type=_seconds, default=40.0, help="a row's length")
     parser.add_argument("--eagerness", choices=("LOW", "MEDIUM", "HIGH", "AUTO"), default="HIGH")
     parser.add_argument("--recording", type=Path, default=RECORDING, help="of the users' voice")
     parser.add_argument("--tls", action="store_true", help="the gateway speaks TLS")
@@ -164,6 +165,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.address, [], api_key=os.environ.get("PARLEY_API_KEY", ""),
         tls=options.tls or bool(options.ca), ca_file=options.ca,
     )  # fmt: skip
+    try:
+        read_speech(options.recording)
+    except (OSError, ValueError, EOFError, wave.Error) as error:
+        parser.error(f"--recording: {options.recording}: {error}")
     try:
         asyncio.run(_greet(target))
     except (ParleyError, OSError) as error:
@@ -195,6 +200,13 @@ async def _greet(target: Plan) -> None:
     tls = Tls(ca_file=target.ca_file or None) if target.tls else False
     async with Client(target.address, api_key=target.api_key or None, tls=tls) as client:
         await client.voices(timeout=10)
+
+
+def _seconds(text: str) -> float:
+    seconds, most = float(text), int(MAX_FRAMES * FRAME_S)
+    if not 1 <= seconds <= most:
+        raise argparse.ArgumentTypeError(f"1 to {most} seconds, not {text}")
+    return seconds
 
 
 def _count(text: str) -> int:

@@ -26,6 +26,8 @@ from parley_evals.bench_turns.frames import FRAME, FRAME_S, RATE, read_stamp
 
 _METHOD = "/parley.conversation.v1.ConversationService/StreamingConverse"
 _OPEN_EVERY_S = 0.03
+_HUNG_S = 30.0
+"""A conversation whose frames are still not taken so long after the last was due is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +147,18 @@ async def hold(plan: Plan, audio: np.ndarray) -> tuple[np.ndarray, list[list[Any
 async def _converse(
     call: Any, caller: Caller, pcm: np.ndarray, start: float, sent: np.ndarray, events: list[Any]
 ) -> None:
+    until = start + len(sent) * FRAME_S + _HUNG_S
     async with asyncio.TaskGroup() as tasks:
         listening = tasks.create_task(_listen(call, events))
         try:
-            await call.write(setup(caller))
-            await _speak(call, pcm, start, sent)
+            async with asyncio.timeout(until - time.monotonic()):
+                await call.write(setup(caller))
+                await _speak(call, pcm, start, sent)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             # Ended by the other side: why, its status tells the listener.
             await listening
+        except TimeoutError:
+            events.append([time.monotonic(), "lost", "hung"])
         listening.cancel()
     call.cancel()
 

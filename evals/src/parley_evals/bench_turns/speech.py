@@ -46,6 +46,8 @@ def read_speech(path: Path) -> Pcm:
             raise ValueError(f"{path} is not 16-bit mono at {RATE} Hz")
         pcm = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
     loud = np.flatnonzero(np.abs(pcm.astype(np.int32)) > np.abs(pcm.astype(np.int32)).max() // 10)
+    if not len(loud):
+        raise ValueError(f"{path} is silent")
     return pcm[loud[0] : loud[-1] + 1]
 
 
