@@ -62,6 +62,10 @@ def test_a_row_is_not_held_with(found):
     assert not found.held
 
 
+def test_where_nothing_was_answered_there_is_no_gap():
+    assert row(Conversation(TURNS, ())).cells()[2:5] == ("0", "none", "none")
+
+
 def test_a_reply_runs_dry_by_what_its_sound_is_late_and_an_interrupted_one_does_not_count():
     late = Reply(3.5, audio=(3.6, 4.0, 4.05), offsets=(0.0, 0.12, 0.24))
     assert late.dry == pytest.approx(0.28)

@@ -11,6 +11,7 @@ of it but a gateway's address and a key. Not for finding out where the time goes
 import argparse
 import asyncio
 import dataclasses
+import math
 import os
 import wave
 from collections import Counter
@@ -110,7 +111,7 @@ class Row:
         """As `HEAD` has it."""
         return (
             *(str(self.conversations), str(self.turns), str(self.answered)),
-            *(f"{self.gap_p50:.2f} s", f"{self.gap_p95:.2f} s", str(self.replies), str(self.dry)),
+            *(*map(_gap, (self.gap_p50, self.gap_p95)), str(self.replies), str(self.dry)),
             *(f"{self.slip_p99 * 1e3:.0f} ms", f"{self.load:.2f}"),
             *(_counted(self.lost), _counted(self.notices), "yes" if self.held else "no"),
         )
@@ -188,6 +189,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+def _gap(seconds: float) -> str:
+    return "none" if math.isnan(seconds) else f"{seconds:.2f} s"
 
 
 def _counted(reasons: Sequence[str]) -> str:
