@@ -6,7 +6,8 @@ utterance is a question or an answer, in a voice, rate and pitch drawn from the 
 spoken in all voices with variation; held-out questions are marked and never trained on. A corpus of
 answers alone (`--answers 1`) is what the TTS model learns from beside the mixed one, and one of
 words in no order (`--answers 1 --salads`). Questions of the kinds that take longest to learn to
-hear are `--answers 0 --only KIND...`.
+hear are `--answers 0 --only KIND...`, and those about words that are taken for each other
+`--mentioning WORD...`.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import hashlib
 import json
 import random
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import count
@@ -29,6 +30,8 @@ from speech import SAMPLE_RATE, VOICES, Rendering, render, styled
 # flite's rms takes no pitch: it could not sound happy.
 ANSWER_VOICE = "awb"
 ANSWERS = 1 / 3
+MISSED = 20_000
+"""Questions in a row without a word that is looked for, after which none is thought to have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +67,21 @@ def plan(
     *,
     salads: bool = False,
     only: Collection[str] = (),
+    mentioning: Collection[str] = (),
 ) -> list[Planned]:
     """`size` utterances, of which a share are answers and the others questions; or all salads.
 
-    `only` names the kinds of questions, as `exchanges.draw` takes them; all without.
+    `only` names the kinds of questions, as `exchanges.draw` takes them; all without. `mentioning`
+    keeps those whose question has one of its words; all without.
+
+    Raises:
+        ValueError: no question has such a word.
     """
     rng = random.Random(seed)
-    exchanges = (salad(rng) for _ in count()) if salads else draw(seed, only)
+    if salads:
+        exchanges = (salad(rng) for _ in count())
+    else:
+        exchanges = _mentioning(mentioning, draw(seed, only))
     planned: list[Planned] = []
     while len(planned) < size:
         exchange = next(exchanges)
@@ -86,6 +97,16 @@ def plan(
             )
             planned.append(Planned(exchange.question, rendering, "question", "", exchange))
     return planned
+
+
+def _mentioning(words: Collection[str], exchanges: Iterator[Exchange]) -> Iterator[Exchange]:
+    wanted, missed = set(words), 0
+    for exchange in exchanges:
+        if not wanted or wanted & set(exchange.question.split()):
+            missed = 0
+            yield exchange
+        elif (missed := missed + 1) > MISSED:
+            raise ValueError(f"no question has one of: {', '.join(sorted(wanted))}")
 
 
 def split_tag(answer: str) -> tuple[str, str]:
@@ -104,6 +125,7 @@ def build(
     *,
     salads: bool = False,
     only: Collection[str] = (),
+    mentioning: Collection[str] = (),
     workers: int = 2,
 ) -> None:
     """Renders the corpus; does nothing when the manifest says that the same one is there."""
@@ -112,15 +134,17 @@ def build(
         "seed": seed,
         "answers": answers,
         "salads": salads,
+        "only": sorted(only),
+        "mentioning": sorted(mentioning),
         "format": 2,
     }
-    if only:
-        wanted["only"] = sorted(only)
     manifest = folder / "manifest.json"
-    if manifest.is_file() and wanted.items() <= json.loads(manifest.read_text()).items():
-        return
+    if manifest.is_file():
+        made = {"only": [], "mentioning": [], **json.loads(manifest.read_text())}
+        if wanted.items() <= made.items():
+            return
     folder.mkdir(parents=True, exist_ok=True)
-    planned = plan(size, seed, answers, salads=salads, only=only)
+    planned = plan(size, seed, answers, salads=salads, only=only, mentioning=mentioning)
     spoken: list[dict[str, object]] = []
     pieces: list[NDArray[np.int16]] = []
     position = 0
@@ -174,7 +198,7 @@ class Corpus:
         made = json.loads((self.folder / "manifest.json").read_text())
         planned = plan(
             made["size"], made["seed"], made["answers"], salads=made["salads"],
-            only=made.get("only", ()),
+            only=made.get("only", ()), mentioning=made.get("mentioning", ()),
         )  # fmt: skip
         return [each.exchange for each in planned]
 
@@ -195,10 +219,13 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="*", default=[], help="kinds of questions, functions of exchanges.py"
     )
+    parser.add_argument(
+        "--mentioning", nargs="*", default=[], help="words of which a question has to have one"
+    )
     options = parser.parse_args()
     build(
         options.out, options.size, options.seed, options.answers, salads=options.salads,
-        only=options.only,
+        only=options.only, mentioning=options.mentioning,
     )  # fmt: skip
 
 

@@ -84,6 +84,13 @@ def test_a_plan_of_some_kinds_holds_these_alone_and_a_name_of_none_is_refused() 
         plan(1, 4, only=("wether",))
 
 
+def test_a_plan_about_some_words_asks_of_these_alone_and_an_unknown_one_is_refused() -> None:
+    planned = plan(200, 4, 0.0, only=("weather", "opposite"), mentioning=("london", "loud"))
+    assert {"london", "loud"} == {each.text.split()[-1] for each in planned}
+    with pytest.raises(ValueError, match="lundon"):
+        plan(1, 4, mentioning=("lundon",))
+
+
 def test_every_tag_of_an_answer_has_a_rendering_and_is_not_spoken() -> None:
     tags = set()
     for exchange in _drawn(3000):
