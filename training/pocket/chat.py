@@ -325,6 +325,7 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--rate", type=float, default=1.5e-3, help="of the audio stage, highest")
     parser.add_argument("--out", type=Path, help="checkpoint folder to write at the end")
     parser.add_argument(
         "--begin", type=Path, help="checkpoint folder for the audio stage to go on from"
@@ -374,7 +375,7 @@ def main() -> None:
         spoken = Spoken([first, *more], rows)
         fit(
             nn.ModuleDict({"model": model, "ear": ear}), audio_loss, steps=options.steps,
-            rate=1.5e-3, weight_decay=0.1, state=options.work / "chat.state",
+            rate=options.rate, weight_decay=0.1, state=options.work / "chat.state",
         )  # fmt: skip
     evaluate(model, rows, spoken)
     if options.out:
