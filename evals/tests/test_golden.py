@@ -11,8 +11,10 @@ import pytest
 import torch
 from parley_evals.golden.__main__ import main
 from parley_evals.golden.case import GoldenCase
+from parley_evals.golden.chat_and_tts_prompts import _message
 from parley_evals.golden.runner import discover, run
 from safetensors.torch import load_file, save_file
+from step1.chat_prompt import render
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN = ROOT / "evals" / "golden"
@@ -88,6 +90,32 @@ def test_a_case_that_raises_fails(merge_case: Path) -> None:
     (check,) = run(GoldenCase(merge_case))
     assert not check.passed
     assert "FileNotFoundError" in check.quantity
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("entries", "rendered"),
+    [
+        ([("user", None)], "<|BOT|>human\n<|BOT|>assistant\n"),
+        (
+            [("user", "hi"), ("user", None)],
+            "<|BOT|>human\nhi<|EOT|><|BOT|>human\n<|BOT|>assistant\n",
+        ),
+        (
+            [("system", "x"), ("assistant", None), ("user", "q")],
+            "<|BOT|>system\nx<|EOT|><|BOT|>assistant\n<|BOT|>human\nq<|EOT|><|BOT|>assistant\n",
+        ),
+        (
+            [("assistant", None), ("assistant", None)],
+            "<|BOT|>assistant\n<|BOT|>assistant\n",
+        ),
+    ],
+)
+def test_a_chat_message_without_content_opens_its_turn_wherever_it_stands(
+    entries: list[tuple[str, str | None]], rendered: str
+) -> None:
+    messages = [{"role": role, "content": content} for role, content in entries]
+    assert render([_message(entry) for entry in messages]) == rendered
 
 
 @pytest.fixture

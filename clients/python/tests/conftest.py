@@ -138,7 +138,7 @@ class FakeGateway(speech_pb2_grpc.SpeechServiceServicer):
                 )
             )
         call = conversation_pb2.FunctionCall(call_id="c1", name="look_up")
-        call.arguments.update({"what": "bridge"})
+        call.arguments.update({"what": "bridge", "spans": [3]})
         yield response(function_call=call)
         if not self.drop_finished:
             yield response(

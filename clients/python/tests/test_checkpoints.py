@@ -49,6 +49,30 @@ def test_every_damage_names_itself_and_hides_no_other(copy: Path) -> None:
     assert len(found) == 3
 
 
+def test_what_the_services_refuse_at_their_start_is_a_problem(copy: Path) -> None:
+    speech = copy / "Step-Audio-TTS-3B"
+    (speech / "generation_config.json").write_text("{")
+    recording = speech / "speakers/TingtingRAP_prompt.wav"
+    recording.write_bytes(recording.read_bytes()[:-100])
+    other = copy / "Step-Audio-Tokenizer/speech_tokenizer_v1.onnx"
+    shutil.copy(other, speech / "CosyVoice-300M-25Hz/campplus.onnx")
+    with (copy / "Step-Audio-Chat/model.safetensors").open("ab") as file:
+        file.write(b"xx")
+    found = {(part.path.name, part.kind): part.problem for part in inspect(copy) if part.problem}
+    assert "generation_config.json" in found["Step-Audio-TTS-3B", "Step-1 language model"]
+    assert "TingtingRAP_prompt.wav" in found["speakers", "voices"]
+    assert "2 bytes follow" in found["Step-Audio-Chat", "Step-1 language model"]
+    embedding = found["CosyVoice-300M-25Hz", "speaker embedding"]
+    assert "campplus.onnx is another network" in embedding
+    assert len(found) == 4
+
+
+def test_an_empty_recording_is_a_problem(copy: Path) -> None:
+    (copy / "Step-Audio-TTS-3B/speakers/Alice_prompt.wav").write_bytes(b"")
+    [problem] = problems(copy / "Step-Audio-TTS-3B").values()
+    assert "Alice_prompt.wav cannot become a voice: the recording is empty" in problem
+
+
 def test_a_checkpoint_that_is_not_there_is_a_problem(copy: Path) -> None:
     shutil.rmtree(copy / "Step-Audio-TTS-3B")
     assert problems(copy) == {"checkpoint": "the folder is missing"}

@@ -268,6 +268,18 @@ def parley(gateway, tmp_path, capsys):
     return call
 
 
+async def test_a_program_that_prints_what_no_message_holds_fails_alone(parley, gateway, tmp_path):
+    gateway.conversations.script = script()
+    code = 'print(chr(34) + chr(92) + "ud83d" + chr(34))'
+    odd = tmp_path / "odd.json"
+    odd.write_text(json.dumps([{"name": "f", "run": [sys.executable, "-c", code]}]))
+    status, _, err = await parley("--functions", odd)
+    assert status == 0, err
+    requests = gateway.conversations.requests
+    (answered,) = [each.function_result for each in requests if each.HasField("function_result")]
+    assert "no message can hold" in answered.error.message
+
+
 async def test_talk_holds_a_conversation_and_keeps_both_sides_of_it(parley, gateway, tmp_path):
     gateway.conversations.script = script()
     target = tmp_path / "both.wav"

@@ -4,7 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from paraformer.checkpoint import CheckpointError, ParaformerCheckpoint, open_checkpoint
+from paraformer.checkpoint import (
+    CheckpointError,
+    ParaformerCheckpoint,
+    open_checkpoint,
+    read_tensors,
+)
 from paraformer.encoder import SanmEncoder
 from paraformer.seeded import write_seeded
 
@@ -65,6 +70,24 @@ def test_a_truncated_file_is_named(folder: Path) -> None:
     content = (folder / "model.pt").read_bytes()
     (folder / "model.pt").write_bytes(content[: len(content) // 2])
     fails(folder, "model.pt", "truncated")
+
+
+@pytest.mark.parametrize("content", [b"hello", b"", b"Not Found", b'{"error": "x"}'])
+def test_what_a_failed_download_leaves_is_named(folder: Path, content: bytes) -> None:
+    (folder / "model.pt").write_bytes(content)
+    fails(folder, "model.pt is truncated or not a checkpoint of tensors: ")
+
+
+def test_every_cut_of_a_legacy_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "legacy.pt"
+    tensors = {f"encoder.{at}": torch.randn(3, at + 1) for at in range(4)}
+    torch.save(tensors, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    assert read_tensors(path).keys() == tensors.keys()
+    for cut in range(0, len(content), 7):
+        path.write_bytes(content[:cut])
+        with pytest.raises(CheckpointError, match=r"legacy\.pt is truncated"):
+            read_tensors(path)
 
 
 class Hostile:

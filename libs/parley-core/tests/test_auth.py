@@ -12,7 +12,7 @@ SECRET = "a secret of at least thirty-two bytes"
 
 
 def token(secret=SECRET, algorithm="HS256", **claims):
-    return jwt.encode({"exp": time.time() + 60, "sub": "acme", **claims}, secret, algorithm)
+    return jwt.encode({"exp": time.time() + 3600, "sub": "acme", **claims}, secret, algorithm)
 
 
 def by_jwt(**settings):
@@ -51,6 +51,7 @@ def test_an_api_key_names_its_tenant(metadata):
         ({"authorization": "Basic k1"}, "CREDENTIALS_MISSING"),
         ({"authorization": "Bearer "}, "CREDENTIALS_MISSING"),
         ({"authorization": "Bearer nope"}, "CREDENTIALS_INVALID"),
+        ({"authorization": "Bearer n\udcf6pe"}, "CREDENTIALS_INVALID"),
     ],
 )
 def test_no_or_wrong_keys_are_refused(metadata, reason):
@@ -87,6 +88,7 @@ def test_a_jwt_names_its_tenant():
         (token(secret="another secret of thirty-two bytes!!"), "CREDENTIALS_INVALID"),
         (token(iss="them"), "CREDENTIALS_INVALID"),
         (token(sub=""), "CREDENTIALS_INVALID"),
+        (token(sub="auth0|1"), "CREDENTIALS_INVALID"),
         (jwt.encode({"sub": "acme", "iss": "us"}, SECRET, "HS256"), "CREDENTIALS_INVALID"),
         (jwt.encode({"sub": "acme", "iss": "us"}, None, "none"), "CREDENTIALS_INVALID"),
     ],
@@ -116,3 +118,9 @@ def test_a_public_key_checks_tokens_of_its_pair(tmp_path):
     assert (
         refusal(authenticator, {"authorization": f"Bearer {token()}"})[1] == "CREDENTIALS_INVALID"
     )
+
+
+@pytest.mark.parametrize("tenant", ["", "a/b", "auth0|1", "a" * 65])
+def test_a_key_of_what_is_no_tenant_refuses_to_start(tenant):
+    with pytest.raises(SettingsError, match="A-Z a-z 0-9"):
+        Authenticator(AuthSettings(api_keys={tenant: "k1"}))

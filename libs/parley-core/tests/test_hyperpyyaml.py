@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from parley_core.hyperpyyaml import ConfigError, Section, load
+from parley_core.hyperpyyaml import ConfigError, Section, load, mel_analysis
 
 pytestmark = pytest.mark.unit
 
@@ -60,6 +60,26 @@ def test_a_key_that_does_not_fit_is_named_in_full(top: Section, read, message: s
     with pytest.raises(ConfigError) as caught:
         read(top)
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("feat_extractor: {n_fft: 1}\nother: {n_fft: 2, num_mels: 80, hop_size: 256}", 1),
+        ("first: {n_fft: 1}\nother: !name:a.b {n_fft: 2, num_mels: 80, hop_size: 256}", 2),
+    ],
+)
+def test_the_mel_settings_are_found_by_their_name_or_else_their_keys(
+    tmp_path: Path, text: str, size: int
+) -> None:
+    path = tmp_path / "cosyvoice.yaml"
+    path.write_text(text)
+    assert mel_analysis(load(path)).integer("n_fft") == size
+
+
+def test_mel_settings_that_are_nowhere_are_named(top: Section) -> None:
+    with pytest.raises(ConfigError, match="feat_extractor: missing"):
+        mel_analysis(top)
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,21 @@ def test_calls_and_results_stand_as_step_audio_2_writes_them():
 
 
 @pytest.mark.parametrize(
+    ("messages", "text"),
+    [
+        ([Message(Role.ASSISTANT, None)], "<|BOT|>assistant\n"),
+        ([Message(Role.USER, None)], "<|BOT|>human\n<|BOT|>assistant\n"),
+        (
+            [Message(Role.ASSISTANT, None), say(Role.USER, "a")],
+            "<|BOT|>assistant\n<|BOT|>human\na<|EOT|><|BOT|>assistant\n",
+        ),
+    ],
+)
+def test_an_open_turn_stands_where_it_is_as_the_reference_writes_it(messages, text):
+    assert render(messages) == text
+
+
+@pytest.mark.parametrize(
     ("messages", "word"),
     [
         ([say(Role.USER, FunctionCallPart("f"))], "role user holds a function call"),

@@ -1,3 +1,4 @@
+import json
 from itertools import pairwise
 
 import pytest
@@ -61,11 +62,24 @@ def test_text_is_not_held_back_longer_than_a_tag_may_be_forming():
         ("function\nweather\n[1]", "not an object"),
         ("function\n\n{}", "no name"),
         ("retrieval\nweather\n{}", "begins with 'retrieval'"),
+        ('function\nweather\n{"a": ["\\ud800"]}', "half of a surrogate pair"),
+        ('function\nweather\n{"\\udfff": 1}', "half of a surrogate pair"),
+        ('function\nweather\n{"a": ' + "9" * 400 + "}", "too large"),
+        ('function\nweather\n{"a": -1e999}', "too large"),
+        ('function\nweather\n{"a": NaN}', "NaN is no JSON number"),
+        ("function\nweather\n" + '{"a":' * 25 + "1" + "}" * 25, "more than 24 levels"),
+        ("function\nweather\n" + "[" * 100_000, "nested too deeply"),
     ],
 )
 def test_a_block_that_is_no_call_is_refused(block, word):
     with pytest.raises(ToolCallError, match=word):
         ToolCallParser().feed(f"<tool_call>{block}</tool_call>")
+
+
+def test_what_json_writes_in_halves_or_deep_but_not_too_deep_is_taken():
+    arguments = '{"a":' * 23 + '["\\ud83d\\ude42", 1e308, null]' + "}" * 23
+    [call] = ToolCallParser().feed(f"<tool_call>function\nweather\n{arguments}</tool_call>")
+    assert call == ToolCall("weather", json.loads(arguments))
 
 
 def test_a_reply_that_ends_inside_a_call_is_refused():

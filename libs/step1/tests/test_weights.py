@@ -1,4 +1,5 @@
 import json
+import struct
 
 import pytest
 import torch
@@ -129,10 +130,89 @@ def test_a_truncated_file_names_the_tensor_that_is_cut_off(tmp_path):
         check_weights(tmp_path, CONFIG)
 
 
+def rewrite(file, change):
+    """Lets `change` edit the header of a safetensors file."""
+    data = file.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    change(header)
+    text = json.dumps(header).encode()
+    file.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
+
+
+def as_float32(header):
+    header["model.norm.weight"]["dtype"] = "F32"
+
+
+def with_a_gap(header):
+    entry = header["model.norm.weight"]
+    entry["data_offsets"] = [at + 2 for at in entry["data_offsets"]]
+
+
+def with_an_overlap(header):
+    entry = header["model.norm.weight"]
+    entry["data_offsets"] = [at - 2 for at in entry["data_offsets"]]
+
+
+def unexpected_and_short(header):
+    header["extra"] = {"dtype": "I64", "shape": [2], "data_offsets": [0, 15]}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (as_float32, r"tensor model\.norm\.weight has 64 bytes, F32 \[32\] takes 128"),
+        (with_a_gap, r"tensor model\.norm\.weight begins at byte"),
+        (with_an_overlap, r"tensor model\.norm\.weight begins at byte"),
+        (unexpected_and_short, r"tensor extra has 15 bytes, I64 \[2\] takes 16"),
+    ],
+)
+def test_a_header_that_contradicts_itself_names_the_tensor(tmp_path, change, message):
+    file = tmp_path / "model.safetensors"
+    save_file(tensors(), file)
+    rewrite(file, change)
+    with pytest.raises(WeightsError, match=message) as caught:
+        check_weights(tmp_path, CONFIG)
+    assert "model.safetensors" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_ends_with_its_last_tensor(tmp_path):
+    file = tmp_path / "model.safetensors"
+    save_file(tensors(), file)
+    file.write_bytes(file.read_bytes() + b"xx")
+    with pytest.raises(WeightsError, match=r"model\.safetensors: 2 bytes follow its last tensor"):
+        check_weights(tmp_path, CONFIG)
+
+
+def test_a_header_of_endless_brackets_names_the_file(tmp_path):
+    text = b"[" * 100_000
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
+    with pytest.raises(WeightsError, match=r"model\.safetensors: not a safetensors file"):
+        check_weights(tmp_path, CONFIG)
+
+
+def test_a_layer_beyond_the_configs_names_its_tensor(tmp_path):
+    deeper = Step1Config(**{**_fields(CONFIG), "num_hidden_layers": 3})
+    save_file(tensors(config=deeper), tmp_path / "model.safetensors")
+    check_weights(tmp_path, deeper)
+    with pytest.raises(WeightsError, match=r"model\.layers\.2\.\S+ is there.* 2 layers"):
+        check_weights(tmp_path, CONFIG)
+
+
 def test_a_missing_shard_names_itself_and_what_it_held(tmp_path):
     write_sharded(tmp_path, halves(tensors()))
     (tmp_path / "model-00002.safetensors").unlink()
     with pytest.raises(WeightsError, match=r"model-00002\.safetensors: missing, it holds model"):
+        check_weights(tmp_path, CONFIG)
+
+
+@pytest.mark.parametrize("place", [1, None, True])
+def test_an_index_whose_place_is_no_text_names_the_tensor(tmp_path, place):
+    index = {"weight_map": {"model.norm.weight": "a.safetensors", "lm_head.weight": place}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    (tmp_path / "a.safetensors").touch()
+    with pytest.raises(WeightsError, match=r"index\.json: lm_head\.weight lies in no file"):
         check_weights(tmp_path, CONFIG)
 
 

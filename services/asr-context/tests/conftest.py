@@ -47,7 +47,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture
 def name():
-    return SessionName(f"tenant-{uuid.uuid4().hex[:8]}", uuid.uuid4().hex)
+    return SessionName(f"tenant.{uuid.uuid4().hex[:8]}", uuid.uuid4().hex)
 
 
 @pytest.fixture

@@ -118,6 +118,10 @@ async def test_a_prompt_keeps_the_system_prompt_and_the_newest_turns(stub, sessi
     assert texts == ["be brief", "q2", "a" * 40, "q3", "a" * 40]
     assert (prompt.dropped_turns, prompt.token_count <= 210) == (2, True)
     assert prompt.version == (await stub.GetSession(pb.GetSessionRequest(name=session))).version
+    other = pb.BuildPromptRequest(session=session, token_budget=210, system_prompt="be kind")
+    assert (await stub.BuildPrompt(other)).messages[0].parts[0].text == "be kind"
+    none = pb.BuildPromptRequest(session=session, token_budget=210, system_prompt="")
+    assert (await stub.BuildPrompt(none)).messages[0].parts[0].text == "q2"
     async with rpc_fails("BUDGET_TOO_SMALL"):
         await stub.BuildPrompt(pb.BuildPromptRequest(session=session, token_budget=3))
     async with rpc_fails("BUDGET_NOT_POSITIVE"):

@@ -18,6 +18,7 @@ from parley_chat_llm.chat_model import (
 )
 from parley_chat_llm.wire import read_chat, write_event
 from parley_core.errors import FailedPrecondition, Unavailable
+from parley_core.json_values import plain_json
 from step1.chat_prompt import ChatTemplate, render
 from step1.config import Step1Config
 from step1.engine.contract import FinishReason, TokenDelta, Usage
@@ -113,13 +114,35 @@ async def test_without_functions_a_tag_is_text(make_model):
     assert events[-1].reason is ReplyEnd.STOP
 
 
-@pytest.mark.parametrize("text", ["<tool_call>function\nweather\n{</tool_call>", "<tool_call>fun"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<tool_call>function\nweather\n{</tool_call>",
+        "<tool_call>fun",
+        '<tool_call>function\nweather\n{"city": "\\ud800"}</tool_call>',
+        '<tool_call>function\nweather\n{"days": ' + "9" * 400 + "}</tool_call>",
+        "<tool_call>function\nweather\n" + "[" * 5_000 + "</tool_call>",
+    ],
+)
 async def test_an_unreadable_call_is_an_error_that_may_be_retried(make_model, text):
     model, engine = make_model(text)
     with pytest.raises(Unavailable) as caught:
         await events_of(model, chat(WEATHER))
     assert caught.value.reason == "FUNCTION_CALL_MALFORMED"
     assert engine.closed == 1
+
+
+async def test_the_deepest_call_that_is_taken_crosses_the_wire(make_model):
+    deepest = json.loads('{"a":' * 24 + "1" + "}" * 24)
+    model, _ = make_model(render_call("weather", deepest))
+    [call, _] = await events_of(model, chat(WEATHER))
+    sent = write_event(call, stub_weights=False).SerializeToString()
+    received = chat_pb2.GenerateResponse.FromString(sent).function_call
+    again = message_pb2.Message(parts=[message_pb2.Part(function_call=received)])
+    asked = chat_pb2.GenerateRequest(messages=[again]).SerializeToString()
+    [message] = chat_pb2.GenerateRequest.FromString(asked).messages
+    arguments = message.parts[0].function_call.arguments
+    assert plain_json(arguments, field="arguments") == deepest
 
 
 async def test_closing_the_reply_closes_the_engines_iterator(make_model):

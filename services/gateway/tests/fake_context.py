@@ -4,7 +4,7 @@ from gateway_fake import Fake, die
 from google.protobuf.empty_pb2 import Empty
 from parley.chat.v1 import message_pb2
 from parley.context.v1 import context_pb2, context_pb2_grpc
-from parley_core.errors import Aborted, NotFound
+from parley_core.errors import Aborted, InvalidArgument, NotFound
 
 
 class FakeContext(Fake, context_pb2_grpc.ContextServiceServicer):
@@ -99,7 +99,10 @@ class FakeContext(Fake, context_pb2_grpc.ContextServiceServicer):
             if fault.before:
                 await die(context)
             session = self.find(request.session)
-            messages = [text(message_pb2.ROLE_SYSTEM, session.system_prompt)]
+            # As if every character were a token.
+            if len(request.system_prompt) > request.token_budget:
+                raise InvalidArgument("too long", reason="BUDGET_TOO_SMALL")
+            messages = [text(message_pb2.ROLE_SYSTEM, request.system_prompt)]
             for turn in self.turns[request.session].values():
                 messages.append(text(message_pb2.ROLE_USER, turn.user_text))
                 messages += turn.function_messages

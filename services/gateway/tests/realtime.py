@@ -4,6 +4,7 @@ import asyncio
 import base64
 from contextlib import asynccontextmanager
 
+import aiohttp
 import numpy as np
 from openai import AsyncOpenAI
 from parley_core.audio import float_to_pcm16
@@ -33,6 +34,31 @@ async def connected(address, *, key="none", **query):
     async with client.realtime.connect(model="step-audio", extra_query=query) as connection:
         yield Caller(connection)
     await client.close()
+
+
+class Raw:
+    """A WebSocket that sends what no SDK would."""
+
+    def __init__(self, socket):
+        self.socket = socket
+
+    async def until(self, kind):
+        while True:
+            event = await self.socket.receive_json(timeout=10)
+            if event["type"] == kind:
+                return event
+
+
+@asynccontextmanager
+async def connected_raw(address):
+    """Connects without an SDK, and waits for the session."""
+    async with (
+        aiohttp.ClientSession() as client,
+        client.ws_connect(f"http://{address}/v1/realtime") as socket,
+    ):
+        talk = Raw(socket)
+        await talk.until("session.created")
+        yield talk
 
 
 def base64_of(samples: np.ndarray) -> str:

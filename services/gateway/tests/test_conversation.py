@@ -10,6 +10,7 @@ from gateway_talk import config, pcm_format, talking
 from parley.context.v1 import context_pb2
 from parley.conversation.v1 import conversation_pb2 as pb
 from parley_core.audio import float_to_pcm16
+from parley_core.settings import AuthSettings
 from parley_core.testing import rpc_fails
 
 pytestmark = pytest.mark.contract
@@ -201,6 +202,44 @@ async def test_a_response_is_cancelled_by_the_client(gateway):
         assert (await talk.until("response_completed")).response_completed.status == COMPLETED
 
 
+async def test_what_was_heard_is_corrected_in_the_history_after_the_reply(gateway):
+    async with talking(gateway) as talk:
+        await talk.write("hello")
+        done = await talk.until("response_completed")
+        heard = pb.CancelResponse(response_id=done.response_id, heard_offset={"seconds": 0})
+        await talk.send(cancel_response=heard)
+        await talk.until("interruption")
+        await talk.write("and now?")
+        while (await talk.until("response_completed")).response_completed.status != COMPLETED:
+            pass
+    first, _ = next(iter(gateway.stages.context.turns.values())).values()
+    assert first.generated_text
+    assert first.heard_text == ""
+
+
+async def test_speech_that_goes_on_ends_where_the_client_begins_to_mark_it(gateway):
+    async with talking(gateway, config=config()) as talk:
+        await talk.until("setup_complete")
+        await talk.say(np.concatenate([silence(0.5), vowels(0.8)]))
+        await talk.until("speech_activity")
+        by_hand = pb.ConversationConfig(turn_policy=pb.TurnPolicy(manual_activity=True))
+        await talk.send(update_setup=pb.UpdateSetup(config=by_hand))
+        assert (await talk.until("response_completed")).response_completed.status == COMPLETED
+        await talk.write("hello")
+        assert (await talk.until("response_completed")).response_completed.status == COMPLETED
+
+
+async def test_a_text_that_waits_for_the_spoken_turn_is_answered_before_the_stream_ends(gateway):
+    async with talking(gateway, config=config()) as talk:
+        await talk.until("setup_complete")
+        await talk.say(np.concatenate([silence(0.3), vowels(0.8)]))
+        await talk.until("speech_activity")
+        await talk.write("and this too")
+        await talk.call.done_writing()
+        await talk.rest()
+    assert talk.kinds().count("response_completed") == 2
+
+
 async def test_activity_marked_by_the_client_needs_no_speech_to_be_found(gateway):
     async with talking(gateway, config=config(manual_activity=True)) as talk:
         await talk.send(activity=pb.ActivitySignal(type=pb.ACTIVITY_TYPE_START))
@@ -308,6 +347,29 @@ async def test_a_stream_that_is_too_old_ends_at_a_turn_boundary():
     ):
         await talk.rest()
         assert talk.kinds()[-1] == "go_away"
+
+
+async def test_a_system_prompt_that_leaves_no_place_is_refused_before_anything_is_said(gateway):
+    long = pb.ConversationConfig(system_prompt="x" * 5000)
+    async with talking(gateway, config=long) as talk, rpc_fails("SYSTEM_PROMPT_TOO_LONG"):
+        await talk.until("setup_complete")
+    assert not gateway.stages.context.held
+    async with talking(gateway) as talk:
+        await talk.send(update_setup=pb.UpdateSetup(config=long))
+        assert (await talk.until("notice")).notice.problem.reason == "SYSTEM_PROMPT_TOO_LONG"
+        await talk.write("hello")
+        assert (await talk.until("response_completed")).response_completed.status == COMPLETED
+    assert gateway.stages.chat.requests[-1].messages[0].parts[0].text != long.system_prompt
+
+
+async def test_a_tenant_may_be_named_like_a_domain():
+    keys = AuthSettings(api_keys={"acme.com": "secret"})
+    told = (("authorization", "Bearer secret"),)
+    async with fake_stages() as stages, running_gateway(stages, auth=keys) as gateway:
+        stub = gateway.conversation
+        made = await stub.CreateSession(pb.CreateSessionRequest(), metadata=told)
+        assert made.name.startswith("tenants/acme.com/sessions/")
+        await stub.ListTurns(pb.ListTurnsRequest(session=made.name), metadata=told)
 
 
 async def test_sessions_are_made_told_listed_and_deleted(gateway):

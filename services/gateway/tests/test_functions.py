@@ -1,6 +1,8 @@
 """Functions that the model calls in a conversation: the client's, and the gateway's own."""
 
 import asyncio
+import json
+import math
 from contextlib import asynccontextmanager
 
 import numpy as np
@@ -9,12 +11,14 @@ from aiohttp import web
 from gateway_fakes import answer_to, fake_stages
 from gateway_harness import running_gateway, silence, vowels
 from gateway_talk import config, talking
+from google.protobuf.struct_pb2 import Struct
 from parley.chat.v1 import message_pb2
 from parley.conversation.v1 import conversation_pb2 as pb
 from parley_core.testing import rpc_fails
 from parley_gateway.function_settings import RegisteredFunction
 from parley_gateway.functions import call_registered
 from parley_gateway.turns.calls import Call
+from parley_gateway.wire import from_struct
 
 pytestmark = pytest.mark.contract
 
@@ -173,6 +177,87 @@ async def test_a_registered_function_is_called_by_the_gateway():
     assert "function_call" not in talk.kinds()
     output = stages.chat.requests[-1].messages[-1].parts[0].function_result.output
     assert output.struct_value["sky"] == "blue"
+
+
+async def told_to_the_model(body):
+    """What the model is told of a function that answers with this."""
+
+    async def weather(request):
+        return web.Response(body=body, content_type="application/json")
+
+    async with fake_stages() as stages, http_function(weather) as url:
+        functions = {"registered": [registered(url)]}
+        async with (
+            running_gateway(stages, functions=functions) as gateway,
+            talking(gateway) as talk,
+        ):
+            await talk.write("what weather?")
+            done = (await talk.until("response_completed")).response_completed
+    assert done.status == COMPLETED, done
+    return stages.chat.requests[-1].messages[-1].parts[0].function_result.output
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 30_000,
+        b"[" * 200 + b"]" * 200,
+        b'{"a":' * 40 + b"1" + b"}" * 40,
+        b'{"t": NaN}',
+        b'{"t": 1e999}',
+        b'{"t": "\\ud83d"}',
+        b'{"t": ' + b"1" * 400 + b"}",
+    ],
+)
+async def test_an_answer_that_no_message_can_hold_is_an_error_for_the_model(body):
+    assert set((await told_to_the_model(body)).struct_value) == {"error"}
+
+
+async def test_a_number_that_a_message_would_change_reaches_the_model_as_it_is():
+    told = await told_to_the_model(b'{"id": 1234567890123456789, "n": 3}')
+    assert told.string_value == '{"id": 1234567890123456789, "n": 3}'
+
+
+async def test_whole_numbers_in_arguments_are_whole():
+    arguments = Struct()
+    arguments.update({"n": 3, "deep": [{"n": -1}], "part": 0.5})
+    assert json.dumps(from_struct(arguments), sort_keys=True) == (
+        '{"deep": [{"n": -1}], "n": 3, "part": 0.5}'
+    )
+
+
+async def test_a_result_that_is_no_json_is_told_and_the_reply_goes_on(gateway):
+    async with talking(gateway, config=with_function()) as talk:
+        await talk.write("what weather?")
+        call_id = (await talk.until("function_call")).function_call.call_id
+        odd = pb.FunctionResult(call_id=call_id, output={"number_value": math.nan})
+        await talk.send(function_result=odd)
+        assert (await talk.until("notice")).notice.problem.reason == "JSON_INVALID"
+        assert (await talk.until("response_completed")).response_completed.status == COMPLETED
+    output = gateway.stages.chat.requests[-1].messages[-1].parts[0].function_result.output
+    assert "error" in output.struct_value
+
+
+@pytest.mark.parametrize("survives", [False, True])
+async def test_a_result_that_came_before_the_interruption_is_in_the_next_prompt(gateway, survives):
+    gateway.stages.chat.calls_at_once = 2
+    async with talking(gateway, config=with_function(survives_interruption=survives)) as talk:
+        await talk.write("what weather?")
+        ids = [(await talk.until("function_call")).function_call.call_id for _ in range(2)]
+        await talk.send(function_result=result(ids[0], "booked"))
+        await talk.say(vowels(0.8))
+        await talk.until("interruption")
+        gateway.stages.chat.talks_only = True
+        await talk.say(silence(0.8))
+        while (await talk.until("response_completed")).response_completed.status != COMPLETED:
+            pass
+    prompt = gateway.stages.chat.requests[-1].messages
+    calls = [
+        p.function_call.call_id for m in prompt for p in m.parts if p.HasField("function_call")
+    ]
+    answers = [p.function_result for m in prompt for p in m.parts if p.HasField("function_result")]
+    assert calls == ids[:1]
+    assert [(each.call_id, each.output.string_value) for each in answers] == [(ids[0], "booked")]
 
 
 async def broken(request):

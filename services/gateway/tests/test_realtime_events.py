@@ -2,6 +2,7 @@
 
 import pytest
 from parley.conversation.v1 import conversation_pb2 as pb
+from parley.conversation.v1 import problem_pb2
 from parley_gateway.realtime.link import Link
 from parley_gateway.realtime.to_client import ToClient
 from parley_gateway.settings import GatewaySettings
@@ -18,8 +19,8 @@ class Told:
 
     def __init__(self, *, extensions=False):
         self.events = []
-        link = Link(GatewaySettings(), "m", extensions=extensions, emit=self.events.append)
-        self.to_client = ToClient(link)
+        self.link = Link(GatewaySettings(), "m", extensions=extensions, emit=self.events.append)
+        self.to_client = ToClient(self.link)
         self.say(setup_complete=pb.SetupComplete(session="tenants/t/sessions/s"))
         self.events.clear()
 
@@ -32,8 +33,8 @@ class Told:
         activity = pb.SpeechActivity(type=kind, offset=duration(offset))
         self.say(turn, speech_activity=activity)
 
-    def commit(self, turn):
-        self.say(turn, turn_decision=pb.TurnDecision(type=COMMIT))
+    def commit(self, turn, revision=0):
+        self.say(turn, turn_decision=pb.TurnDecision(type=COMMIT, revision=revision))
 
     def start(self, response, *, speculative=False):
         self.say("t1", response, response_started=pb.ResponseStarted(speculative=speculative))
@@ -127,6 +128,61 @@ def test_a_reply_begun_early_shows_when_it_turns_out_to_be_the_reply():
     assert "response.created" in told.kinds()
     created = next(each for each in told.events if each["type"] == "response.created")
     assert created["response"]["id"] == "resp_t1.1"
+
+
+@pytest.mark.parametrize("told_early", [True, False])
+@pytest.mark.parametrize(
+    ("ending", "status"),
+    [(pb.RESPONSE_STATUS_FAILED, "failed"), (pb.RESPONSE_STATUS_CANCELLED, "cancelled")],
+)
+def test_a_reply_that_is_committed_ends_for_the_client_though_nothing_came_of_it(
+    told_early, ending, status
+):
+    told = Told()
+    if told_early:
+        told.start("t1.2", speculative=True)
+    told.commit("t1", revision=2)
+    if not told_early:
+        told.start("t1.2", speculative=True)
+    told.complete("t1.2", ending)
+    assert [each for each in told.kinds() if each.startswith("response.")] == [
+        "response.created",
+        "response.done",
+    ]
+    assert told.events[-1]["response"]["id"] == "resp_t1.2"
+    assert told.events[-1]["response"]["status"] == status
+
+
+def test_an_item_of_a_reply_is_in_the_conversation_from_when_it_is_announced():
+    told = Told()
+    told.start("t1.0")
+    told.say("t1", "t1.0", text_delta=pb.TextDelta(text="Hello"))
+    items = told.link.items
+    announced = items.get("item_resp_t1.0")
+    assert announced["status"] == "in_progress"
+    assert items.last == "item_resp_t1.0"
+    items.check_place(None, "item_resp_t1.0")
+    told.link.add_item({"id": "mine"})
+    told.complete("t1.0")
+    added = {
+        each["item"]["id"]: each["previous_item_id"]
+        for each in told.events
+        if each["type"] == "conversation.item.added"
+    }
+    assert added == {"item_resp_t1.0": None, "mine": "item_resp_t1.0"}
+    assert items.last == "mine"
+    done = items.get("item_resp_t1.0")
+    assert done["status"] == "completed"
+    assert done["content"] == [{"type": "output_audio", "transcript": "Hello"}]
+
+
+def test_a_text_that_the_session_dropped_is_no_turn_that_speech_could_be_taken_for():
+    told = Told()
+    told.link.speech.expect("text", 0.0)
+    told.say(notice=pb.Notice(problem=problem_pb2.Problem(code=8, reason="TEXT_QUEUE_FULL")))
+    told.link.speech.expect("speech", 1.0)
+    told.commit("t1")
+    assert told.link.speech.of_turn("t1").item_id == "speech"
 
 
 def test_what_the_protocol_has_no_word_for_goes_only_to_those_who_asked():

@@ -6,7 +6,7 @@ import aiohttp
 import pytest
 from gateway_fakes import Fault, fake_stages
 from gateway_harness import running_gateway, vowels
-from gateway_realtime import RATE, base64_of, connected, http_port
+from gateway_realtime import RATE, Raw, base64_of, connected, connected_raw, http_port
 from parley_core.settings import AuthSettings
 
 pytestmark = pytest.mark.contract
@@ -18,27 +18,9 @@ async def address(gateway):
         yield address
 
 
-class Raw:
-    """A WebSocket that sends what no SDK would."""
-
-    def __init__(self, socket):
-        self.socket = socket
-
-    async def until(self, kind):
-        while True:
-            event = await self.socket.receive_json(timeout=10)
-            if event["type"] == kind:
-                return event
-
-
 @pytest.fixture
 async def raw(address):
-    async with (
-        aiohttp.ClientSession() as client,
-        client.ws_connect(f"http://{address}/v1/realtime") as socket,
-    ):
-        talk = Raw(socket)
-        await talk.until("session.created")
+    async with connected_raw(address) as talk:
         yield talk
 
 
@@ -140,6 +122,29 @@ async def test_an_item_that_was_not_answered_can_be_taken_back(gateway, address)
         assert (await caller.until("conversation.item.deleted")).item_id == "a"
         await caller.connection.response.create()
         assert (await caller.until("error")).error.code == "nothing_to_answer"
+
+
+async def test_a_session_is_told_as_changed_only_when_all_of_the_change_is_taken():
+    registered = {"name": "weather", "description": "", "url": "http://127.0.0.1:9/"}
+    async with (
+        fake_stages() as stages,
+        running_gateway(stages, functions={"registered": [registered]}) as gateway,
+        http_port(gateway) as address,
+        connected_raw(address) as raw,
+    ):
+        tools = [{"type": "function", "name": name} for name in ("mine", "weather")]
+        manual = {"input": {"turn_detection": None}}
+        await raw.socket.send_str(session(instructions="Bark.", audio=manual, tools=tools))
+        error = (await raw.until("error"))["error"]
+        assert (error["code"], error["param"]) == (
+            "function_twice_invalid",
+            "session.tools[1].name",
+        )
+        await raw.socket.send_str(session())
+        told = (await raw.until("session.updated"))["session"]
+        assert told["tools"] == []
+        assert told["instructions"] != "Bark."
+        assert told["audio"]["input"]["turn_detection"]
 
 
 async def test_keys_open_the_door_in_a_header_or_as_a_subprotocol():

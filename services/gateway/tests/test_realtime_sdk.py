@@ -149,6 +149,55 @@ async def test_a_client_that_truncates_sets_what_was_heard(gateway, address):
     assert story.generated_text.startswith(story.heard_text)
 
 
+async def test_a_client_that_played_less_than_the_server_thought_is_believed(gateway, address):
+    gateway.stages.tts.groups = 40
+    async with connected(address) as caller:
+        await caller.update(audio={"input": {"turn_detection": VAD}})
+        await caller.write("tell me a story")
+        item = (await caller.until("response.done")).response.output[0]
+        await caller.say(np.concatenate([silence(0.3, rate=RATE), vowels(1.0, rate=RATE)]))
+        by_the_clock = await caller.until("conversation.item.truncated")
+        for cut_to in (0, by_the_clock.audio_end_ms + 500):
+            await caller.connection.conversation.item.truncate(
+                item_id=item.id, content_index=0, audio_end_ms=cut_to
+            )
+            told = await caller.until("conversation.item.truncated")
+            assert (told.item_id, told.audio_end_ms) == (item.id, cut_to)
+        await caller.say(silence(0.8, rate=RATE))
+        await caller.until("response.done")
+    assert by_the_clock.audio_end_ms > 0
+    assert not caller.of("error")
+    story, _ = next(iter(gateway.stages.context.turns.values())).values()
+    # What was cut off stays cut off.
+    assert story.generated_text
+    assert story.heard_text == ""
+
+
+async def test_a_reply_that_the_server_thinks_was_played_is_truncated(gateway, address):
+    async with connected(address) as caller:
+        await caller.update(audio={"input": {"turn_detection": None}})
+        await caller.write("hi")
+        item = (await caller.until("response.done")).response.output[0]
+        await caller.connection.send(
+            {
+                "type": "parley.playback",
+                "item_id": item.id,
+                "played_ms": 100_000,
+                "finished": True,
+            }
+        )
+        await caller.connection.conversation.item.truncate(
+            item_id=item.id, content_index=0, audio_end_ms=0
+        )
+        told = await caller.until("conversation.item.truncated")
+        await caller.write("and then?")
+        await caller.until("response.done")
+    assert told.audio_end_ms == 0
+    assert not caller.of("error")
+    first, _ = next(iter(gateway.stages.context.turns.values())).values()
+    assert (bool(first.generated_text), first.heard_text) == (True, "")
+
+
 async def test_a_response_is_cancelled(gateway, address):
     gateway.stages.chat.gate.clear()
     async with connected(address) as caller:

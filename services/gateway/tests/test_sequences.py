@@ -7,6 +7,7 @@ import pytest
 from gateway_talk import talking
 from parley.conversation.v1 import conversation_pb2 as pb
 from parley_core.errors import Unavailable
+from parley_core.testing import rpc_fails
 from parley_gateway.outbox import Outbox
 from parley_gateway.sequences import RESERVE, keep_ahead
 
@@ -47,9 +48,12 @@ async def test_a_stream_that_takes_over_a_live_one_repeats_none_of_its_numbers(g
         handle = await handle_of(first)
         async with talking(gateway, resumption_handle=handle) as second:
             began = (await second.until("setup_complete")).sequence
+            before = len(first.seen)
             await first.write("hello")
-            await first.until("response_completed")
-            assert first.seen[-1].sequence < began
+            async with rpc_fails("FENCE_STALE"):
+                await first.rest()
+            assert first.seen[before:]
+            assert max(each.sequence for each in first.seen) < began
 
 
 async def test_many_streams_that_end_in_order_leave_no_gap(gateway):

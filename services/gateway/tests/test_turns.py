@@ -111,6 +111,47 @@ def test_a_cancelled_response_ends_in_silence(response_id):
     assert stream.state is State.SILENCE
 
 
+def test_a_client_that_cancels_says_what_was_heard_and_it_counts():
+    stream = Stream()
+    key = stream.say_something()
+    stream.reply(key, 5.0, done=False)
+    stream.tell(ev.PlaybackReported(key.response_id, 1.5, False), after=2.0)
+    effects = stream.tell(ev.CancelRequested(key.response_id, 0.7))
+    assert of(effects, fx.RecordTurn) == [fx.RecordTurn(key, Status.CANCELLED, 0.7)]
+
+
+@pytest.mark.parametrize(
+    ("ended", "status"),
+    [
+        (lambda stream: stream.tell(ev.TextReceived("stop"), after=2.0), Status.INTERRUPTED),
+        (lambda stream: stream.tell(ev.CancelRequested(""), after=2.0), Status.CANCELLED),
+        (lambda stream: stream.wait(6.0), Status.INTERRUPTED),
+    ],
+)
+def test_what_was_heard_of_the_last_reply_is_cut_afterwards_but_never_made_longer(ended, status):
+    stream = Stream()
+    key = stream.say_something()
+    stream.reply(key, 5.0)
+    ended(stream)
+    corrected = fx.RecordTurn(key, status, 0.5)
+    assert stream.tell(ev.CancelRequested(key.response_id, 0.5)) == [corrected]
+    assert stream.tell(ev.CancelRequested(key.response_id, 3.0)) == []
+    (notice,) = stream.tell(ev.CancelRequested(key.response_id))
+    assert notice.problem.reason == "RESPONSE_NOT_ACTIVE"
+
+
+def test_a_reply_before_the_last_is_not_cut_any_more():
+    stream = Stream()
+    first = stream.say_something()
+    stream.reply(first, 1.0)
+    stream.wait(2.0)
+    second = stream.say_something()
+    stream.reply(second, 1.0)
+    stream.wait(2.0)
+    (notice,) = stream.tell(ev.CancelRequested(first.response_id, 0.5))
+    assert notice.problem.reason == "RESPONSE_NOT_ACTIVE"
+
+
 def test_cancelling_what_is_not_is_told():
     stream = Stream()
     (notice,) = stream.tell(ev.CancelRequested("t9.0"))
@@ -159,6 +200,7 @@ def test_text_while_the_user_speaks_waits_for_the_spoken_turn():
     stream.tell(ev.SpeechStopped(1.0, silence=0.2), after=1.2)
     (spoken,) = of(stream.wait(1), fx.StartReply)
     stream.reply(spoken.key, 0.5)
+    assert not stream.controller.settled
     (written,) = of(stream.wait(1), fx.StartReply)
     assert (spoken.text, written.text) == (None, "also this")
 

@@ -126,6 +126,17 @@ def test_a_wrong_codebook_is_refused(tmp_path: Path, array: np.ndarray, wanted: 
         read_codebook(tmp_path / CODEBOOK_FILE, 64)
 
 
+def test_an_archive_in_the_codebooks_place_is_refused(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / CODEBOOK_FILE
+    with path.open("wb") as file:
+        np.savez(file, codebook=np.load(folder / CODEBOOK_FILE))
+    with pytest.raises(CheckpointError, match=r"linguistic_tokenizer\.npy is an archive"):
+        read_codebook(path, 64)
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match=r"linguistic_tokenizer\.npy is truncated"):
+        read_codebook(path, 64)
+
+
 def test_a_truncated_codebook_is_refused(folder: Path, tmp_path: Path) -> None:
     content = (folder / CODEBOOK_FILE).read_bytes()
     (tmp_path / CODEBOOK_FILE).write_bytes(content[:5000])

@@ -1,7 +1,9 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from parley_core.audio.sinc import resample_sinc
 from parley_core.errors import FailedPrecondition
 from parley_tts.voices.features import PromptFeatureExtractor, load_mel_settings
@@ -32,6 +34,12 @@ feat_extractor: !name:matcha.utils.audio.mel_spectrogram
 def test_mel_settings_are_read_from_hyperpyyaml_without_running_it(tmp_path: Path) -> None:
     path = tmp_path / "cosyvoice.yaml"
     path.write_text(YAML)
+    assert load_mel_settings(path) == SETTINGS
+
+
+def test_mel_settings_are_found_under_any_name_as_by_the_vocoder(tmp_path: Path) -> None:
+    path = tmp_path / "cosyvoice.yaml"
+    path.write_text(YAML.replace("feat_extractor:", "mel_extractor:"))
     assert load_mel_settings(path) == SETTINGS
 
 
@@ -66,6 +74,30 @@ def test_a_missing_or_broken_speaker_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(FailedPrecondition) as refused:
         PromptFeatureExtractor(SETTINGS, model)
     assert refused.value.reason == "WEIGHTS_BROKEN"
+
+
+@pytest.mark.parametrize(("bins", "size"), [(40, 192), (80, 191)])
+def test_a_speaker_model_of_another_shape_is_refused_at_once(
+    tmp_path: Path, bins: int, size: int
+) -> None:
+    model = tmp_path / "campplus.onnx"
+    weight = numpy_helper.from_array(np.zeros((bins, size), np.float32), "weight")
+    nodes = [
+        helper.make_node("ReduceMean", ["input"], ["mean"], axes=[1], keepdims=0),
+        helper.make_node("MatMul", ["mean", "weight"], ["output"]),
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in {"input": ["B", "T", bins], "output": ["B", size]}.items()
+    ]
+    graph = helper.make_graph(nodes, "other", ends[:1], ends[1:], [weight])
+    opsets = [helper.make_opsetid("", 13)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), str(model))
+    with pytest.raises(FailedPrecondition, match="is another network") as refused:
+        PromptFeatureExtractor(SETTINGS, model)
+    assert refused.value.reason == "WEIGHTS_BROKEN"
+    assert str(model) in refused.value.message
+    assert "\n" not in refused.value.message
 
 
 def test_a_tone_lights_up_the_mel_bin_of_its_frequency() -> None:

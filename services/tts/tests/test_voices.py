@@ -1,5 +1,6 @@
 import asyncio
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -266,6 +267,54 @@ async def test_a_damaged_voice_is_told_and_not_spoken(library: VoiceLibrary, tmp
     (folder / "my-voice_1.json").write_text("{}")
     with pytest.raises(DataLoss):
         VoiceStore(folder).describe("my-voice_1")
+
+
+async def test_a_damaged_voice_hides_no_other_and_can_be_deleted_and_made_anew(
+    library: VoiceLibrary, tmp_path: Path
+) -> None:
+    for name in ("8k", "8k-2", "other"):
+        await library.clone(clone_request(name=name))
+    folder = tmp_path / "store" / "cloned"
+    (folder / "8k.json").write_text((folder / "8k.json").read_text()[:50])
+    names = [info.name for info in (await library.list()).voices]
+    assert names == ["8k-2", "Alice", "Tingting", "other"]
+    with pytest.raises(DataLoss):
+        await library.describe("8k")
+    await library.delete("8k")
+    assert len(list(folder.iterdir())) == 4
+    with pytest.raises(NotFound):
+        await library.delete("8k")
+    await library.clone(clone_request(name="8k"))
+    for name in ("8k", "8k-2", "other"):
+        assert (await library.get(name)).info.name == name
+
+
+@pytest.mark.parametrize("suffix", ["json", "safetensors"])
+async def test_a_damaged_prepared_voice_is_made_anew_at_the_start(
+    library: VoiceLibrary, make_library, tmp_path: Path, tokenizer: FakeTokenizer, suffix: str
+) -> None:
+    folder = tmp_path / "store" / "registry"
+    damaged = next(folder.glob(f"Alice.*{suffix}"))
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    calls, files = tokenizer.calls, len(list(folder.iterdir()))
+    again = make_library()
+    await again.prepare_registry()
+    assert tokenizer.calls == calls + 1
+    assert (await again.get("Alice")).prompt_tokens == (await library.get("Alice")).prompt_tokens
+    assert len(list(folder.iterdir())) == files
+    await make_library().prepare_registry()
+    assert tokenizer.calls == calls + 1
+
+
+def test_a_recording_of_the_registry_that_cannot_be_read_is_named(
+    weights: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(weights / "speakers", tmp_path / "speakers")
+    (tmp_path / "speakers" / "Alice_prompt.wav").write_bytes(b"")
+    speakers = {speaker.name: speaker for speaker in SpeakerRegistry(tmp_path / "speakers")}
+    assert speakers["Tingting"].recording().sample_rate == 22050
+    with pytest.raises(FailedPrecondition, match=r"Alice_prompt\.wav cannot become a voice"):
+        speakers["Alice"].recording()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from parley_vocoder.checkpoint import CheckpointError, load_into
+from parley_vocoder.checkpoint import CheckpointError, load_into, read_tensors
 from parley_vocoder.config import load_config
 from parley_vocoder.contract import FlowModel
 from parley_vocoder.engine.flow.model import Flow
@@ -35,6 +35,22 @@ def reshape(tensors: dict[str, Tensor]) -> None:
     tensors["conv_pre.weight_v"] = tensors["conv_pre.weight_v"][:, :-1]
 
 
+def shorten(tensors: dict[str, Tensor]) -> None:
+    tensors["conv_pre.weight_v"] = tensors["conv_pre.weight_v"][:-1]
+
+
+def flatten(tensors: dict[str, Tensor]) -> None:
+    tensors["conv_pre.weight_v"] = torch.tensor(1.0)
+
+
+def shorten_gain(tensors: dict[str, Tensor]) -> None:
+    tensors["conv_pre.weight_g"] = tensors["conv_pre.weight_g"][:-1]
+
+
+def stray_norm(tensors: dict[str, Tensor]) -> None:
+    tensors.update({"stray.weight_g": torch.tensor(1.0), "stray.weight_v": torch.tensor(1.0)})
+
+
 def as_integers(tensors: dict[str, Tensor]) -> None:
     tensors["conv_post.bias"] = tensors["conv_post.bias"].long()
 
@@ -54,7 +70,11 @@ def not_a_number(tensors: dict[str, Tensor]) -> None:
         (lambda t: t.pop("conv_pre.weight_g"), r"conv_pre\.weight_g: missing"),
         (lambda t: t.pop("conv_pre.weight_v"), r"conv_pre\.weight_v: missing"),
         (lambda t: t.update(stray=torch.zeros(1)), r"stray: not part of this model"),
-        (reshape, r"conv_pre\.weight: shape \[32, 79, 7\], expected \[32, 80, 7\]"),
+        (reshape, r": conv_pre\.weight_v: shape \[32, 79, 7\], expected \[32, 80, 7\]"),
+        (shorten, r": conv_pre\.weight_v: shape \[31, 80, 7\], expected \[32, 80, 7\]"),
+        (flatten, r": conv_pre\.weight_v: shape \[\], expected \[32, 80, 7\]"),
+        (shorten_gain, r": conv_pre\.weight_g: shape \[31, 1, 1\], expected \[32, 1, 1\]"),
+        (stray_norm, r": stray\.weight_v: not part of this model"),
         (as_integers, r"conv_post\.bias: dtype torch\.int64, expected torch\.float32"),
         (as_half, r"conv_post\.bias: dtype torch\.float16, expected torch\.float32"),
         (not_a_number, r"f0_predictor\.classifier\.weight: holds values that are not finite"),
@@ -90,6 +110,18 @@ def test_a_truncated_file_names_itself(folder: Path, tmp_path: Path) -> None:
         load_into(Flow(load_config(folder).flow), path)
     with pytest.raises(CheckpointError, match=r"nowhere\.pt: no such file"):
         load_into(Flow(load_config(folder).flow), tmp_path / "nowhere.pt")
+
+
+def test_every_cut_of_a_legacy_file_names_it(tmp_path: Path) -> None:
+    path = tmp_path / "flow.pt"
+    tensors = {f"encoder.{at}": torch.randn(3, at + 1) for at in range(4)}
+    torch.save(tensors, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    assert read_tensors(path).keys() == tensors.keys()
+    for cut in range(0, len(content), 7):
+        path.write_bytes(content[:cut])
+        with pytest.raises(CheckpointError, match=r"flow\.pt: truncated or not a weights file"):
+            read_tensors(path)
 
 
 def test_code_in_a_pickle_does_not_run(folder: Path, tmp_path: Path) -> None:

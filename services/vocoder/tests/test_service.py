@@ -222,6 +222,19 @@ async def test_a_wrong_stream_gets_its_typed_error_and_leaves_nothing(
     assert pcm(await stream(stub, GOOD, GROUP, END))
 
 
+async def test_a_voice_of_the_longest_recording_speaks_with_the_margins_of_its_trimming(
+    stub: Stub,
+) -> None:
+    # 10 s that are speech from end to end: trimmed to 10 s + 4320 of 16000 samples, whole groups.
+    longest = setup(prompt_groups=86)
+    longest.voice.prompt_mel = longest.voice.prompt_mel[: 320 * 861]
+    assert pcm(await stream(stub, Request(setup=longest), GROUP, END))
+    longest.voice.prompt_tokens.extend(spoken(2))
+    async with rpc_fails("PROMPT_TOO_LONG") as raised:
+        await stream(stub, Request(setup=longest), GROUP, END)
+    assert "prompt_tokens lasts 10.6 s, at most 10.5 s" in str(raised.error)
+
+
 @pytest.mark.parametrize(
     ("request_", "reason"),
     [

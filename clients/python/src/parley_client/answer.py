@@ -16,10 +16,10 @@ from typing import Any
 
 import grpc
 import numpy as np
-from google.protobuf import json_format
 from parley.conversation.v1 import conversation_pb2, speech_pb2
 
 from parley_client.errors import ServerError, typed_errors
+from parley_client.json_object import json_object
 from parley_client.latency import Latency, Usage, seconds
 from parley_client.recording import Samples, write_wav
 
@@ -239,7 +239,7 @@ def _event(response: speech_pb2.AskResponse, received_s: float) -> AnswerEvent |
             return audio_chunk(response.audio, received_s)
         case "function_call":
             call = response.function_call
-            arguments = json_format.MessageToDict(call.arguments)
+            arguments = json_object(call.arguments)
             return FunctionCall(call.call_id, call.name, arguments, received_s)
         case "finished":
             return _finished(response.finished, received_s)

@@ -110,18 +110,14 @@ def _same_tts_prompt(row: dict[str, Any]) -> bool:
 def _chat_prompts(case: GoldenCase) -> Iterator[Check]:
     rows = case.table("chat_template.json")
     for index, row in enumerate(rows):
-        messages, open_last = _messages(row["messages"])
-        yield case.same(
-            f"chat template {index}", render(messages, open_last=open_last), row["rendered"]
-        )
+        ours = render([_message(entry) for entry in row["messages"]])
+        yield case.same(f"chat template {index}", ours, row["rendered"])
 
 
-def _messages(entries: list[dict[str, Any]]) -> tuple[list[Message], bool]:
-    """The reference's messages as ours; an empty assistant turn is what generation opens anyway."""
-    if entries and entries[-1]["content"] is None and entries[-1]["role"] == "assistant":
-        entries = entries[:-1]
-    open_last = bool(entries) and entries[-1]["content"] is None
-    return [Message(_role(entry["role"]), _parts(entry["content"])) for entry in entries], open_last
+def _message(entry: dict[str, Any]) -> Message:
+    """One of the reference's messages as ours; without content it opens a turn."""
+    content = entry["content"]
+    return Message(_role(entry["role"]), None if content is None else _parts(content))
 
 
 def _role(name: str) -> Role:
@@ -130,8 +126,6 @@ def _role(name: str) -> Role:
 
 def _parts(content: Any) -> tuple[Part, ...]:
     match content:
-        case None:
-            return ()
         case str():
             return (TextPart(content),)
         case {"type": "text", "text": text}:

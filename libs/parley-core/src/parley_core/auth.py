@@ -20,6 +20,7 @@ from parley_core.errors import InvalidArgument, Unauthenticated
 from parley_core.settings import AuthSettings, JwtSettings, SettingsError
 
 _TENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_TENANT_FORM = "1 to 64 of A-Z a-z 0-9 . _ -"
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,17 @@ class Authenticator:
     """Checks credentials against the settings. Reads key files once, at construction.
 
     Raises:
-        SettingsError: a key file is missing or not a mapping of tenant to key.
+        SettingsError: a key file is missing or not a mapping of tenant to key, or a tenant's name
+            is none.
     """
 
     def __init__(self, settings: AuthSettings):
         keys = {tenant: key.get_secret_value() for tenant, key in settings.api_keys.items()}
         if settings.api_keys_file is not None:
             keys.update(_read_keys(settings.api_keys_file))
+        for tenant in keys:
+            if not _TENANT.fullmatch(tenant):
+                raise SettingsError(f"auth.api_keys: the tenant {tenant!r} is not {_TENANT_FORM}")
         # Looked up by digest: the time of the look-up says nothing about the key.
         self._tenants = {_digest(key): tenant for tenant, key in keys.items()}
         self._jwt = settings.jwt
@@ -61,7 +66,7 @@ class Authenticator:
             tenant = metadata.get(TENANT_METADATA_KEY, DEFAULT_TENANT)
             if not _TENANT.fullmatch(tenant):
                 raise InvalidArgument(
-                    f"{TENANT_METADATA_KEY} takes 1 to 64 of A-Z a-z 0-9 . _ -",
+                    f"{TENANT_METADATA_KEY} takes {_TENANT_FORM}",
                     reason="TENANT_MALFORMED",
                 )
             return Principal(tenant, "none")
@@ -75,7 +80,7 @@ class Authenticator:
         known = self._tenants.get(_digest(credential))
         if known is not None:
             return Principal(known, "api_key")
-        if self._jwt is not None and credential.count(".") == 2:
+        if self._jwt is not None and credential.isascii() and credential.count(".") == 2:
             return Principal(self._verify(self._jwt, credential), "jwt")
         raise Unauthenticated("the API key is not known", reason="CREDENTIALS_INVALID")
 
@@ -101,11 +106,17 @@ class Authenticator:
             raise Unauthenticated(
                 f"the token has no claim {settings.tenant_claim}", reason="CREDENTIALS_INVALID"
             )
+        if not _TENANT.fullmatch(tenant):
+            raise Unauthenticated(
+                f"the token's claim {settings.tenant_claim} is not {_TENANT_FORM}",
+                reason="CREDENTIALS_INVALID",
+            )
         return tenant
 
 
 def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode()).digest()
+    # HTTP brings bytes that are no UTF-8 as lone surrogates; such a key is known to nobody.
+    return hashlib.sha256(key.encode(errors="surrogateescape")).digest()
 
 
 def _read_keys(path: Path) -> dict[str, str]:

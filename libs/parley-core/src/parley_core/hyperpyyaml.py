@@ -186,3 +186,17 @@ def load(path: Path) -> Section:
     if not isinstance(root, Mapping):
         raise ConfigError("expected a mapping at the top")
     return Section(root, root, "")
+
+
+def mel_analysis(top: Section) -> Section:
+    """The settings of the mel spectrogram: `feat_extractor`, or whatever section looks like it.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if top.has("feat_extractor"):
+        return top.section("feat_extractor")
+    for _, section in top.sections():
+        if section.has("n_fft", "num_mels", "hop_size"):
+            return section
+    raise ConfigError("feat_extractor: missing")

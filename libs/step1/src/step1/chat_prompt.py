@@ -91,6 +91,9 @@ class ChatTemplate:
             PromptError: Parts do not fit their role, an audio id is outside 0..5119, or a message
                 other than the last is open.
         """
+        for index, message in enumerate(messages[:-1]):
+            if message.parts is None:
+                raise PromptError(f"message {index} is open but is not the last")
         tokenizer = self._tokenizer
         ids = [tokenizer.bos_id] if self._bos is BosVariant.SINGLE else []
         audio_tokens = 0
@@ -125,7 +128,10 @@ def render(
     *,
     open_last: bool = False,
 ) -> str:
-    """The prompt as a string with markers, for people to read. Raises as `ChatTemplate.encode`."""
+    """The prompt as a string with markers, for people to read and to compare with the reference.
+
+    Raises as `ChatTemplate.encode`, save that any message may be open, as in the reference.
+    """
     return "".join(
         "<|BOT|>"
         + turn.header
@@ -148,8 +154,6 @@ def _turns(
             declared = True
             yield _declaration_turn(functions)
         last = index == len(messages) - 1
-        if message.parts is None and not last:
-            raise PromptError(f"message {index} is open but is not the last")
         closed = message.parts is not None and not (last and open_last)
         yield from _message_turns(index, message, closed=closed)
     if not declared:

@@ -54,8 +54,8 @@ class Message:
 
     Attributes:
         role: Who speaks.
-        parts: What is said, in order. None opens the turn without closing it; only the last message
-            may be open (spec 2.6: content None).
+        parts: What is said, in order. None opens the turn without closing it (spec 2.6: content
+            None); of a prompt only the last message may be open.
     """
 
     role: Role

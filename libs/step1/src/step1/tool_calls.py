@@ -5,6 +5,7 @@ comes and tells text for the user from calls; a tag may be cut anywhere between 
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 _OPEN = "<tool_call>"
 _CLOSE = "</tool_call>"
 _KIND = "function"
+# Protobuf reads a hundred messages deep; a level of JSON takes up to three, their carrier a few.
+_MOST_LEVELS = 24
 
 
 class ToolCallError(ValueError):
@@ -27,7 +30,7 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A whole function call."""
+    """A whole function call; a protobuf Struct holds the arguments."""
 
     name: str
     arguments: dict[str, Any]
@@ -98,9 +101,50 @@ def _parse(block: str) -> ToolCall:
     if kind.strip() != _KIND or not name.strip():
         raise ToolCallError(f"a function call begins with {kind.strip()[:40]!r} and has no name")
     try:
-        values = json.loads(arguments or "{}")
+        values = json.loads(arguments or "{}", parse_constant=_refuse)
+        _check(values)
+    except RecursionError:
+        raise ToolCallError(f"the arguments of {name.strip()!r} are nested too deeply") from None
     except ValueError as error:
         raise ToolCallError(f"the arguments of {name.strip()!r} are not JSON: {error}") from None
     if not isinstance(values, dict):
         raise ToolCallError(f"the arguments of {name.strip()!r} are not an object")
     return ToolCall(name.strip(), values)
+
+
+def _check(value: Any, level: int = 1) -> None:
+    """Refuses what no protobuf Struct carries: half characters, numbers no float holds, depth.
+
+    Raises:
+        ValueError: The value cannot be carried.
+    """
+    match value:
+        case str():
+            _check_text(value)
+        case int() | float():
+            _check_number(value)
+        case list() | dict():
+            if level > _MOST_LEVELS:
+                raise ValueError(f"they have more than {_MOST_LEVELS} levels")
+            for item in value.values() if isinstance(value, dict) else value:
+                _check(item, level + 1)
+            for key in value if isinstance(value, dict) else ():
+                _check_text(key)
+
+
+def _check_text(text: str) -> None:
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("they hold half of a surrogate pair")
+
+
+def _check_number(number: float) -> None:
+    try:
+        if math.isfinite(number):
+            return
+    except OverflowError:
+        pass
+    raise ValueError("they hold a number that is too large")
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON number")

@@ -1,24 +1,41 @@
 """Step-1 weights on disk: safetensors files, one or many, read shard by shard.
 
 Contract: every tensor that the config calls for exists once, whole, with the right shape and a
-float dtype, or `WeightsError` names the first that does not in one line, before any of them is
-loaded. Pickle formats are never opened.
+float dtype, and no layer is there that the config does not call for, or `WeightsError` names the
+first tensor that is wrong in one line, before any of them is loaded. Pickle formats are never
+opened.
 """
 
 import json
+import math
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 
 from step1.config import Step1Config
 
-_FLOAT_BYTES = {"BF16": 2, "F16": 2, "F32": 4}
+_FLOATS = ("BF16", "F16", "F32")
+_DTYPE_BYTES = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
+    **dict.fromkeys(("U32", "I32", "F32"), 4),
+    **dict.fromkeys(("U64", "I64", "F64", "C64"), 8),
+}
+"""Of the dtypes that safetensors packs into whole bytes."""
+_LAYER = re.compile(r"model\.layers\.(\d+)\.")
 _PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
 _INDEX = "model.safetensors.index.json"
+_UNREADABLE = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError),
+    struct.error,
+)
+"""What reading a damaged header or index raises."""
 
 
 class WeightsError(ValueError):
@@ -74,16 +91,17 @@ def find_shards(folder: Path | str) -> list[Path]:
     index = folder / _INDEX
     if index.exists():
         try:
-            weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-            names = sorted(set(weight_map.values()))
-        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+            weight_map = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"].items())
+        except _UNREADABLE as error:
             raise WeightsError(f"{index}: not a safetensors index ({error!r})") from None
         for tensor, name in weight_map.items():
+            if not isinstance(name, str):
+                raise WeightsError(f"{index}: {tensor} lies in no file ({name!r})")
             if Path(name).name != name:
                 raise WeightsError(f"{index}: {tensor} lies outside the folder ({name})")
             if not (folder / name).is_file():
                 raise WeightsError(f"{folder / name}: missing, it holds {tensor}")
-        return [folder / name for name in names]
+        return [folder / name for name in sorted(set(weight_map.values()))]
     shards = sorted(folder.glob("*.safetensors"))
     if shards:
         return shards
@@ -96,10 +114,11 @@ def find_shards(folder: Path | str) -> list[Path]:
 
 
 def read_header(file: Path) -> dict[str, TensorEntry]:
-    """Entries of one safetensors file, checked against the file's size.
+    """Entries of one safetensors file, checked against the file's size and each other.
 
     Raises:
-        WeightsError: The header is damaged, or a tensor is cut off by the end of the file.
+        WeightsError: The header is damaged, a tensor is cut off by the end of the file, has another
+            size than its shape and dtype tell, or does not begin where the one before it ends.
     """
     try:
         size = file.stat().st_size
@@ -109,20 +128,40 @@ def read_header(file: Path) -> dict[str, TensorEntry]:
                 raise WeightsError(f"{file}: truncated inside its header")
             header = json.loads(stream.read(length))
         header.pop("__metadata__", None)
-        entries: dict[str, TensorEntry] = {}
-        for name, entry in header.items():
-            start, end = entry["data_offsets"]
-            if 8 + length + end > size:
-                raise WeightsError(
-                    f"{file}: tensor {name} is truncated,"
-                    f" {max(0, size - 8 - length - start)} of {end - start} bytes are there"
-                )
-            entries[name] = TensorEntry(file, tuple(entry["shape"]), entry["dtype"])
+        _check_layout(file, header, size - 8 - length)
+        return {
+            name: TensorEntry(file, tuple(entry["shape"]), entry["dtype"])
+            for name, entry in header.items()
+        }
     except WeightsError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+    except _UNREADABLE as error:
         raise WeightsError(f"{file}: not a safetensors file ({error})") from None
-    return entries
+
+
+def _check_layout(file: Path, header: dict[str, Any], size: int) -> None:
+    """Refuses tensors that do not fill the `size` bytes behind the header one after the other."""
+    at = 0
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        start, end = entry["data_offsets"]
+        width = _DTYPE_BYTES.get(entry["dtype"])
+        if width is not None and end - start != math.prod(entry["shape"]) * width:
+            raise WeightsError(
+                f"{file}: tensor {name} has {end - start} bytes,"
+                f" {entry['dtype']} {entry['shape']} takes {math.prod(entry['shape']) * width}"
+            )
+        if start != at:
+            raise WeightsError(
+                f"{file}: tensor {name} begins at byte {start}, the one before it ends at {at}"
+            )
+        if end > size:
+            raise WeightsError(
+                f"{file}: tensor {name} is truncated,"
+                f" {max(0, size - start)} of {end - start} bytes are there"
+            )
+        at = end
+    if at != size:
+        raise WeightsError(f"{file}: {size - at} bytes follow its last tensor")
 
 
 def check_weights(folder: Path | str, config: Step1Config) -> dict[str, TensorEntry]:
@@ -132,7 +171,8 @@ def check_weights(folder: Path | str, config: Step1Config) -> dict[str, TensorEn
         Where each expected tensor lies. Tensors that the model does not know are left out.
 
     Raises:
-        WeightsError: A tensor is missing, doubled, truncated, or has a wrong shape or dtype.
+        WeightsError: A tensor is missing, doubled, truncated, of a layer beyond the config's, or
+            has a wrong shape or dtype.
     """
     found: dict[str, TensorEntry] = {}
     for shard in find_shards(folder):
@@ -140,6 +180,13 @@ def check_weights(folder: Path | str, config: Step1Config) -> dict[str, TensorEn
             if name in found:
                 raise WeightsError(f"{shard}: tensor {name} is also in {found[name].file.name}")
             found[name] = entry
+    for name, entry in found.items():
+        layer = _LAYER.match(name)
+        if layer and int(layer[1]) >= config.num_hidden_layers:
+            raise WeightsError(
+                f"{entry.file}: tensor {name} is there,"
+                f" config.json calls for {config.num_hidden_layers} layers (num_hidden_layers)"
+            )
     expected = expected_shapes(config)
     for name, shape in expected.items():
         entry_or_none = found.get(name)
@@ -150,10 +197,10 @@ def check_weights(folder: Path | str, config: Step1Config) -> dict[str, TensorEn
                 f"{entry_or_none.file}: tensor {name} has shape {list(entry_or_none.shape)},"
                 f" config.json calls for {list(shape)}"
             )
-        if entry_or_none.dtype not in _FLOAT_BYTES:
+        if entry_or_none.dtype not in _FLOATS:
             raise WeightsError(
                 f"{entry_or_none.file}: tensor {name} has dtype {entry_or_none.dtype},"
-                f" not one of {', '.join(_FLOAT_BYTES)}"
+                f" not one of {', '.join(_FLOATS)}"
             )
     return {name: found[name] for name in expected}
 

@@ -81,8 +81,10 @@ class History:
                     turn = await self._turns.get(name, turn.turn_id)
         return turn
 
-    async def build_prompt(self, name: SessionName, token_budget: int) -> SessionPrompt:
-        """Build the prompt of a session; counts as use.
+    async def build_prompt(
+        self, name: SessionName, token_budget: int, *, system_prompt: str | None = None
+    ) -> SessionPrompt:
+        """Build the prompt of a session, or with another system prompt; counts as use.
 
         Raises:
             NotFound: No such session, or it has expired.
@@ -91,8 +93,9 @@ class History:
         limit = _FIRST_READ
         while True:
             session, turns = await self._turns.newest(name, limit=limit)
+            system = session.system_prompt if system_prompt is None else system_prompt
             prompt = await asyncio.to_thread(
-                build_prompt, session.system_prompt, turns, token_budget, self._counter
+                build_prompt, system, turns, token_budget, self._counter
             )
             if prompt.kept_turns < len(turns) or len(turns) == session.turn_count:
                 break

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from parley_core.errors import InvalidArgument
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_TENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def check_name(value: str, field: str) -> str:
@@ -18,8 +19,7 @@ def check_name(value: str, field: str) -> str:
 
     Raises:
         InvalidArgument: The value is empty, longer than 64 characters, or holds anything but
-        letters,
-            digits, `_` and `-`.
+            letters, digits, `_` and `-`.
     """
     if not _NAME.fullmatch(value):
         raise InvalidArgument(
@@ -30,15 +30,30 @@ def check_name(value: str, field: str) -> str:
     return value
 
 
+def check_tenant(value: str, field: str) -> str:
+    """Return `value` if it can be a tenant: a name that may hold dots, as `parley_core.auth` takes.
+
+    Raises:
+        InvalidArgument: It is none.
+    """
+    if not _TENANT.fullmatch(value):
+        raise InvalidArgument(
+            f"{field} must be 1 to 64 letters, digits, `.`, _ and -",
+            field=field,
+            reason="NAME_MALFORMED",
+        )
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class SessionName:
-    """Identity of a session: `tenant` and `session_id`, both checked by `check_name`."""
+    """Identity of a session: `tenant`, checked by `check_tenant`, and `session_id`, a name."""
 
     tenant: str
     session_id: str
 
     def __post_init__(self) -> None:
-        check_name(self.tenant, "tenant")
+        check_tenant(self.tenant, "tenant")
         check_name(self.session_id, "session")
 
     @classmethod
@@ -70,7 +85,7 @@ class SessionName:
 
 def tenant_index(tenant: str) -> str:
     """Sorted set of a tenant's session ids, scored by creation time in milliseconds."""
-    return f"parley:{{{check_name(tenant, 'tenant')}}}:sessions"
+    return f"parley:{{{check_tenant(tenant, 'tenant')}}}:sessions"
 
 
 TRANSCRIPTION_JOBS = "parley:{transcription}:jobs"

@@ -20,7 +20,7 @@ from parley_core.errors import DeadlineExceeded, InvalidArgument
 from parley_asr_context import translation
 from parley_asr_context.engine.contract import Recognition, RecognitionEngine
 from parley_asr_context.history import History
-from parley_asr_context.keys import SessionName, check_name
+from parley_asr_context.keys import SessionName, check_name, check_tenant
 from parley_asr_context.leases import Leases
 from parley_asr_context.sessions import Sessions
 from parley_asr_context.settings import RequestLimits, SessionSettings, TranscriptionSettings
@@ -67,7 +67,7 @@ class ContextService(context_pb2_grpc.ContextServiceServicer):
         self, request: context_pb2.CreateSessionRequest, context: "Context"
     ) -> context_pb2.Session:
         """Makes a session."""
-        check_name(request.tenant, "tenant")
+        check_tenant(request.tenant, "tenant")
         session_id = request.session_id or uuid.uuid4().hex
         check_name(session_id, "session_id")
         settings = self._session_settings
@@ -102,7 +102,7 @@ class ContextService(context_pb2_grpc.ContextServiceServicer):
     ) -> context_pb2.ListSessionsResponse:
         """Lists the sessions of a tenant, newest first."""
         sessions, token = await self._sessions.page(
-            check_name(request.tenant, "tenant"),
+            check_tenant(request.tenant, "tenant"),
             page_size=self._page_size(request.page_size),
             page_token=request.page_token,
         )
@@ -191,7 +191,10 @@ class ContextService(context_pb2_grpc.ContextServiceServicer):
                 "token_budget must be above 0", field="token_budget", reason="BUDGET_NOT_POSITIVE"
             )
         name = SessionName.parse(request.session, "session")
-        built = await self._history.build_prompt(name, request.token_budget)
+        instead = request.system_prompt if request.HasField("system_prompt") else None
+        if instead is not None:
+            translation.text(instead, "system_prompt", self._limits)
+        built = await self._history.build_prompt(name, request.token_budget, system_prompt=instead)
         return context_pb2.BuildPromptResponse(
             messages=[translation.chat_message(message) for message in built.prompt.messages],
             token_count=built.prompt.token_count,

@@ -78,7 +78,7 @@ class RequestLimits(SettingsSection):
 
     max_recording_s: float = Field(300, gt=0, description="Of a turn, a recording, a stream.")
     max_audio_message_bytes: int = Field(1 << 20, ge=320, description="In a stream.")
-    max_text_bytes: int = Field(64 * 1024, ge=1, description="Of any one text.")
+    max_text_bytes: int = Field(96 * 1024, ge=1, description="Of any one text.")
     max_function_messages: int = Field(64, ge=0, description="Of one turn.")
     page_size: int = Field(50, ge=1, description="When the caller leaves it open.")
     max_page_size: int = Field(500, ge=1)

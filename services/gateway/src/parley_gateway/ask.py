@@ -26,7 +26,7 @@ from parley_gateway.settings import GatewaySettings
 from parley_gateway.stages import context as context_stage
 from parley_gateway.stages import tokenizer as tokenizer_stage
 from parley_gateway.stages.bundle import Stages
-from parley_gateway.stages.chat import speech_message, text_message, with_system_prompt
+from parley_gateway.stages.chat import speech_message, text_message
 from parley_gateway.stages.context import StoredSession, TurnStatus, TurnUpdate, UserSpeech
 from parley_gateway.turns.events import ReplyKey
 
@@ -167,7 +167,6 @@ class Asking:
             opened = tasks.create_task(self._open(question))
         session, history, config = opened.result()
         ids = tokens.result()
-        history = with_system_prompt(history, config.system_prompt)
         if question.recording:
             asked = speech_message(ids)
         else:
@@ -204,7 +203,7 @@ class Asking:
                 system_prompt=config.system_prompt,
             )
         budget = self._settings.request_limits.history_token_budget
-        prompt = await context.build_prompt(session.name, budget)
+        prompt = await context.build_prompt(session.name, budget, config.system_prompt)
         self._latency.output(context_stage.STAGE, len(prompt.messages))
         return session, list(prompt.messages), config
 

@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from google.protobuf.json_format import Error, MessageToDict, ParseDict, ParseError
+from google.protobuf.message import Message
 from parley.conversation.v1 import conversation_pb2
 from parley_core.errors import InvalidArgument
 
@@ -121,8 +122,14 @@ def update(config: ConversationConfig, change: conversation_pb2.UpdateSetup) -> 
         return merge(config, change.config)
     if not change.update_mask.IsValidForDescriptor(ConversationConfig.DESCRIPTOR):
         raise _wrong("the mask names unknown fields", "update_setup.update_mask", "MASK")
-    changed = merge(config)
-    change.update_mask.MergeMessage(change.config, changed, True, True)
+    changed, source = merge(config), merge(change.config)
+    for path in change.update_mask.paths:
+        # A group that the change does not have would be passed over, not cleared.
+        group: Message = source
+        for name in path.split(".")[:-1]:
+            group = getattr(group, name)
+            group.SetInParent()
+    change.update_mask.MergeMessage(source, changed, True, True)
     return changed
 
 

@@ -84,7 +84,8 @@ class ConversationReply:
         self._made = False
         self._question: TurnUpdate | None = None
         self._kept_complete = False
-        self._results: dict[str, asyncio.Future[Any]] = {}
+        self._kept_heard = 0
+        self._waiting: dict[str, tuple[ChatCall, asyncio.Future[Any]]] = {}
         self._exchange: list[message_pb2.Message] = []
         self._asked = asyncio.Event()
         self._filled = False
@@ -128,7 +129,21 @@ class ConversationReply:
             self._keep_exchange()
         else:
             # It may come before the model has ended the reply that asks for it.
-            self._results[call.call_id].set_result(output)
+            self._waiting[call.call_id][1].set_result(output)
+
+    def stop(self) -> None:
+        """Takes note that nothing more comes of it: results that are here are kept all the same."""
+        self._made = True
+        answered = [
+            (made, result.result())
+            for made, result in self._waiting.values()
+            if result.done() and not result.cancelled()
+        ]
+        self._waiting.clear()
+        if answered:
+            results = [result_message(made, output) for made, output in answered]
+            self._exchange += [calls_message([made for made, _ in answered]), *results]
+            self._keep_exchange()
 
     def heard(self, seconds: float) -> str:
         """The text that `seconds` of the sound speak."""
@@ -154,7 +169,7 @@ class ConversationReply:
                     understood = tasks.create_task(self._understand(utterance))
                 await self._answer(remembered.result(), understood.result(), text)
             finally:
-                self._made = True
+                self.stop()
                 if self.committed:
                     self.latency.record()
 
@@ -167,7 +182,8 @@ class ConversationReply:
             return
         text = self.text
         heard_text = text if heard is None else self.heard(heard)
-        if self._kept_complete:
+        kept, self._kept_heard = self._kept_heard, len(heard_text)
+        if self._kept_complete or len(heard_text) < kept:
             self._history.truncate(self.key.turn_id, heard_text, status)
             return
         self._history.keep(
@@ -218,7 +234,7 @@ class ConversationReply:
         if isinstance(event, ReplyFunctionCall):
             made = ChatCall(event.call_id, event.name, event.arguments)
             output = self._toolbox.make_call(self._config, made)
-            self._results[event.call_id] = asyncio.get_running_loop().create_future()
+            self._waiting[event.call_id] = made, asyncio.get_running_loop().create_future()
         length = event.audio.duration if isinstance(event, ReplyAudio) else 0.0
         await self._produce(self.key, output, length)
 
@@ -226,11 +242,13 @@ class ConversationReply:
         self, calls: Sequence[ChatCall], said: str
     ) -> list[message_pb2.Message]:
         # All have been asked for: they run side by side, and their order is that of the calls.
-        results = [(each, self._results[each.call_id]) for each in calls]
+        results = [(each, self._waiting[each.call_id][1]) for each in calls]
         async with asyncio.TaskGroup() as tasks:
             filling = tasks.create_task(self._fill())
             answers = [result_message(each, await waiting) for each, waiting in results]
             filling.cancel()
+        for each in calls:
+            del self._waiting[each.call_id]
         self._exchange += [calls_message(calls), *answers]
         self._keep_exchange()
         return [calls_message(calls, said), *answers]

@@ -43,7 +43,7 @@ async def call_registered(function: RegisteredFunction, call: Call) -> Any:
             return json.loads(body)
     except (aiohttp.ClientError, TimeoutError):
         return _error(function, "the function cannot be reached")
-    except ValueError:
+    except (ValueError, RecursionError):
         return _error(function, "the function answered with what is no JSON")
 
 

@@ -37,6 +37,9 @@ class Session(Protocol):
     def notice(self, error: ParleyError) -> None:
         """Takes an error that does not end the stream."""
 
+    async def check_prompt(self, config: ConversationConfig, *, field: str) -> None:
+        """Refuses a system prompt that leaves no place for a conversation."""
+
     def reconfigure(self, config: ConversationConfig) -> None:
         """Takes another configuration."""
 
@@ -71,9 +74,9 @@ class Inbox:
                     offset = seconds(told.played_offset)
                     self._session.feed(ev.PlaybackReported(told.response_id, offset, told.finished))
                 case "cancel_response":
-                    self._session.feed(ev.CancelRequested(request.cancel_response.response_id))
+                    self._session.feed(_cancelled(request.cancel_response))
                 case "update_setup":
-                    self._on_update(request.update_setup)
+                    await self._on_update(request.update_setup)
                 case "function_result":
                     self._on_result(request.function_result)
                 case "setup":
@@ -145,20 +148,28 @@ class Inbox:
                 try:
                     output = plain_json(told.output, field="function_result.output")
                 except InvalidArgument as error:
+                    # The reply waits for this result: it goes on, and the client is told why.
                     self._session.notice(error)
-                    return
+                    output = {"error": error.message}
             case "error":
                 output = {"error": told.error.message or told.error.reason or "it failed"}
             case _:
                 output = None
         self._session.feed(ev.CallAnswered(told.call_id, output))
 
-    def _on_update(self, update: conversation_pb2.UpdateSetup) -> None:
+    async def _on_update(self, update: conversation_pb2.UpdateSetup) -> None:
         field = "update_setup.config"
         longest = self._settings.request_limits.max_text_chars
         try:
             conversation_config.check_config(update.config, field=field, max_text_chars=longest)
             self._session.toolbox.check_names(update.config.functions, field=f"{field}.functions")
-            self._session.reconfigure(conversation_config.update(self._session.config, update))
+            config = conversation_config.update(self._session.config, update)
+            await self._session.check_prompt(config, field=field)
+            self._session.reconfigure(config)
         except ParleyError as error:
             self._session.notice(error)
+
+
+def _cancelled(told: conversation_pb2.CancelResponse) -> ev.CancelRequested:
+    heard = seconds(told.heard_offset) if told.HasField("heard_offset") else None
+    return ev.CancelRequested(told.response_id, heard)

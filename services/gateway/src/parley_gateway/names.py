@@ -8,7 +8,7 @@ import secrets
 
 from parley_core.errors import InvalidArgument, NotFound
 
-_SESSION = re.compile(r"tenants/([A-Za-z0-9_-]{1,64})/sessions/([A-Za-z0-9_-]{1,64})")
+_SESSION = re.compile(r"tenants/([A-Za-z0-9._-]{1,64})/sessions/([A-Za-z0-9_-]{1,64})")
 
 
 def check_session_name(name: str, tenant: str, *, field: str) -> str:

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from parley.audio.v1 import audio_pb2
 from parley.conversation.v1 import conversation_pb2
 from parley_core.audio import check_format
-from parley_core.errors import AlreadyExists, InvalidArgument, NotFound
+from parley_core.errors import AlreadyExists, InvalidArgument, NotFound, ParleyError
 
 from parley_gateway import config as conversation_config
 from parley_gateway.admission.ticket import Ticket
 from parley_gateway.config import ConversationConfig
 from parley_gateway.names import check_session_name, new_id
+from parley_gateway.prompt import check_system_prompt
 from parley_gateway.sequences import Reserved, reserve
 from parley_gateway.settings import GatewaySettings
 from parley_gateway.stages.bundle import Stages
@@ -99,6 +100,11 @@ async def open_conversation(
     defaults = conversation_config.default_config(settings)
     kept = conversation_config.from_json(session.config)
     config = conversation_config.merge(defaults, kept, setup.config)
+    try:
+        await check_system_prompt(context, settings, config, session.name, field="setup.config")
+    except ParleyError:
+        await context.release_lease(session.name, lease.fence)
+        raise
     return Opening(session, lease, config, rate, channels, output_rate, resumed, sequences, ticket)
 
 

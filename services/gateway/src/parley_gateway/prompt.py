@@ -1,4 +1,4 @@
-"""The prompt of a turn: everything before what the user says now.
+"""The prompt of a turn: everything before what the user says now; it begins with the system prompt.
 
 Contract: the same for the prefill while the user speaks, for a reply begun early, and for the reply
 to the turn: only then does the prefix cache of the chat stage serve all three.
@@ -7,14 +7,14 @@ to the turn: only then does the prefix cache of the chat stage serve all three.
 import asyncio
 
 from parley.chat.v1 import message_pb2
-from parley_core.errors import Unavailable
+from parley_core.errors import InvalidArgument, Unavailable
 
 from parley_gateway.config import ConversationConfig
 from parley_gateway.history import History
 from parley_gateway.settings import GatewaySettings
 from parley_gateway.stages import context as context_stage
 from parley_gateway.stages.bundle import Stages
-from parley_gateway.stages.chat import with_system_prompt
+from parley_gateway.stages.context import ContextStage
 
 
 async def history_prompt(
@@ -40,5 +40,33 @@ async def history_prompt(
             retry_after=1.0,
         ) from None
     budget = settings.request_limits.history_token_budget
-    prompt = await stages.context.build_prompt(session, budget)
-    return with_system_prompt(prompt.messages, config.system_prompt)
+    prompt = await stages.context.build_prompt(session, budget, config.system_prompt)
+    return list(prompt.messages)
+
+
+async def check_system_prompt(
+    context: ContextStage,
+    settings: GatewaySettings,
+    config: ConversationConfig,
+    session: str,
+    *,
+    field: str,
+) -> None:
+    """Refuses a system prompt that leaves no place for a conversation.
+
+    Raises:
+        InvalidArgument: reason SYSTEM_PROMPT_TOO_LONG.
+        ParleyError: The context stage is lost.
+    """
+    budget = settings.request_limits.history_token_budget
+    # No vocabulary has more tokens than bytes: a short one needs no counting.
+    if len(config.system_prompt.encode()) < budget // 2:
+        return
+    try:
+        await context.build_prompt(session, budget, config.system_prompt)
+    except InvalidArgument as error:
+        if error.reason != "BUDGET_TOO_SMALL":
+            raise
+        raise InvalidArgument(
+            error.message, field=f"{field}.system_prompt", reason="SYSTEM_PROMPT_TOO_LONG"
+        ) from None

@@ -128,7 +128,10 @@ class Replying:
 
     def cancel(self, key: ReplyKey) -> None:
         """Stops the work on an attempt."""
-        self._making[key][1].cancel()
+        reply, making = self._making[key]
+        # At once, not when the task is: what is asked next goes by what is kept here.
+        reply.stop()
+        making.cancel()
 
     def resume(self, effect: fx.ResumeReply) -> None:
         """Goes on with a reply that was cut off by mistake, as a new response."""

@@ -18,8 +18,8 @@ from parley_gateway.tools.toolbox import Toolbox, open_toolbox
 from parley_gateway.web.http_server import HttpServer
 
 _CONNECT_S = 2.0
-# Rare, for it stops every conversation; but what a conversation leaves in cycles holds its sound, and
-# waits for the full pass, the last figure.
+# Rare, for it stops every conversation; but what a conversation leaves in cycles holds its sound,
+# and waits for the full pass, the last figure.
 _COLLECT_AFTER = (50_000, 20, 5)
 _log = get_logger("parley.gateway")
 

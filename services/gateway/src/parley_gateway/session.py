@@ -15,10 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from parley.chat.v1 import message_pb2
 from parley.conversation.v1 import conversation_pb2
 from parley_core import context as call_context
-from parley_core.errors import (
-    ParleyError,
-    Unavailable,
-)
+from parley_core.errors import Aborted, ParleyError, Unavailable
 from parley_core.logging import get_logger
 
 from parley_gateway import config as conversation_config
@@ -33,7 +30,7 @@ from parley_gateway.microphone import Microphone
 from parley_gateway.opening import Opening
 from parley_gateway.outbox import Outbox
 from parley_gateway.prefill import prefill_utterance
-from parley_gateway.prompt import history_prompt
+from parley_gateway.prompt import check_system_prompt, history_prompt
 from parley_gateway.replying import Replying
 from parley_gateway.sequences import closing_config, keep_ahead
 from parley_gateway.session_metrics import FALSE_ALARMS, STALE_DROPPED, STREAMS
@@ -119,6 +116,7 @@ class SessionRunner:
         self._input_ended = False
         self._leaving = ""
         self._refusal: ParleyError | None = None
+        self._usurped: ParleyError | None = None
         self._tasks: asyncio.TaskGroup
 
     def leave(self, reason: str) -> None:
@@ -160,6 +158,8 @@ class SessionRunner:
                     self._tasks.create_task(self._grow_old())
                     self._tasks.create_task(inbox.run(requests))
                     await self._ending.wait()
+                    if self._usurped:
+                        raise self._usurped
                     if self._transcripts and not self._leaving and not self._refusal:
                         await asyncio.wait(self._transcripts)
                     await self._history.written()
@@ -185,8 +185,19 @@ class SessionRunner:
         self._input_ended = True
         self._check_end()
 
+    async def check_prompt(self, config: ConversationConfig, *, field: str) -> None:
+        """Refuses a system prompt that leaves no place for a conversation."""
+        name = self._opening.session.name
+        await check_system_prompt(self._stages.context, self._settings, config, name, field=field)
+
     def reconfigure(self, config: ConversationConfig) -> None:
-        """Goes by another configuration from the next turn on."""
+        """Goes by another configuration from the next turn on.
+
+        Speech that is going on ends where the marking of speech changes hands: its end would be
+        marked by nobody.
+        """
+        if config.turn_policy.manual_activity != self.config.turn_policy.manual_activity:
+            self.feed(ev.AudioEnded(self._microphone.offset))
         if config.turn_policy != self.config.turn_policy:
             self._end_of_turn = conversation_config.end_of_turn(config, self._settings)
         self.config = config
@@ -383,6 +394,9 @@ class SessionRunner:
 
     def _on_history_lost(self, error: ParleyError) -> None:
         self.notice(error)
+        if isinstance(error, Aborted):
+            self._usurped = error
+            self._ending.set()
 
     def notice(self, error: ParleyError) -> None:
         """Tells the client of an error that does not end the stream."""

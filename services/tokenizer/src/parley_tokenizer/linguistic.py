@@ -8,6 +8,7 @@ Not for level, resampling or the semantic branch.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -154,8 +155,11 @@ def read_codebook(path: Path, size: int) -> Tensor:
         raise CheckpointError(f"{path} is missing")
     try:
         array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, BadZipFile) as error:
         raise CheckpointError(f"{path} is truncated or not an array: {error}") from error
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise CheckpointError(f"{path} is an archive of arrays (npz), one array expected")
     if array.ndim != 2 or array.shape[1] != size or not 0 < array.shape[0] <= LINGUISTIC_SIZE:
         raise CheckpointError(
             f"{path} has shape {list(array.shape)}, [up to {LINGUISTIC_SIZE}, {size}] expected"

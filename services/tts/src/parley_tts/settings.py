@@ -72,7 +72,9 @@ class CloningSettings(SettingsSection):
     enabled: bool = True
     max_voices: int = Field(1000, ge=0)
     min_duration_s: float = Field(1.0, gt=0)
-    max_duration_s: float = Field(30.0, gt=0)
+    max_duration_s: float = Field(
+        30.0, gt=0, description="At most the vocoder's max_prompt_s, or the voice cannot speak."
+    )
     max_prompt_characters: int = Field(500, ge=1)
 
     def limits(self) -> CloneLimits:

@@ -8,7 +8,7 @@ service settings (`settings`), the v2 decoder (section 4b).
 from dataclasses import dataclass
 from pathlib import Path
 
-from parley_core.hyperpyyaml import ConfigError, Section, load
+from parley_core.hyperpyyaml import ConfigError, Section, load, mel_analysis
 
 __all__ = ["ConfigError", "DecoderConfig", "load_config"]
 
@@ -141,7 +141,7 @@ def load_config(folder: Path) -> DecoderConfig:
 def _decoder(top: Section) -> DecoderConfig:
     flow = _flow(top.section("flow"))
     hift = _hift(top.section("hift"))
-    mel = _mel(_feat_extractor(top))
+    mel = _mel(mel_analysis(top))
     sample_rate = top.integer("sample_rate", hift.sampling_rate)
     if hift.samples_per_frame != mel.hop_size:
         raise ConfigError(
@@ -153,15 +153,6 @@ def _decoder(top: Section) -> DecoderConfig:
     if not flow.output_size == hift.in_channels == mel.num_mels:
         raise ConfigError("flow.output_size: differs from hift.in_channels or num_mels")
     return DecoderConfig(sample_rate, flow, hift, mel)
-
-
-def _feat_extractor(top: Section) -> Section:
-    if top.has("feat_extractor"):
-        return top.section("feat_extractor")
-    for _, section in top.sections():
-        if section.has("n_fft", "num_mels", "hop_size"):
-            return section
-    raise ConfigError("feat_extractor: missing")
 
 
 def _flow(flow: Section) -> FlowConfig:

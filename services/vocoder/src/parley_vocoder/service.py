@@ -37,6 +37,8 @@ _FLOW_MODELS = {
 # Dual-code tokens and mel frames in a second of prompt.
 _TOKENS_PER_SECOND = 41.7
 _FRAMES_PER_SECOND = 86.2
+# The tokenizer trims a prompt to its speech with up to 0.29 s around it, in whole groups of 0.12 s.
+_TRIM_ROOM_S = 0.5
 
 Requests = AsyncIterator[vocoder_pb2.StreamingDecodeRequest]
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -47,7 +49,8 @@ class VocoderService(vocoder_pb2_grpc.VocoderServiceServicer):
 
     Args:
         engine: where the work is done.
-        max_prompt_s: longest voice prompt taken, seconds.
+        max_prompt_s: longest recording of a voice prompt taken, seconds; its tokens may last half a
+            second longer.
     """
 
     def __init__(self, engine: Engine, max_prompt_s: float) -> None:
@@ -120,22 +123,16 @@ class VocoderService(vocoder_pb2_grpc.VocoderServiceServicer):
                 field="setup.voice.prompt_mel",
                 reason="VOICE_UNUSABLE",
             )
-        self._check_length("prompt_mel", len(voice.prompt_mel) / row / _FRAMES_PER_SECOND)
-        self._check_length("prompt_tokens", len(voice.prompt_tokens) / _TOKENS_PER_SECOND)
+        longest = self._max_prompt_s
+        _check_length("prompt_mel", len(voice.prompt_mel) / row / _FRAMES_PER_SECOND, longest)
+        token_seconds = len(voice.prompt_tokens) / _TOKENS_PER_SECOND
+        _check_length("prompt_tokens", token_seconds, longest + _TRIM_ROOM_S)
         mel = np.frombuffer(voice.prompt_mel, dtype="<f4").reshape(-1, MEL_BINS)
         return VoiceConditioning(
             prompt_tokens=np.array(voice.prompt_tokens, dtype=np.int64),
             prompt_mel=mel.astype(np.float32),
             embedding=np.array(voice.speaker_embedding, dtype=np.float32),
         )
-
-    def _check_length(self, field: str, seconds: float) -> None:
-        if seconds > self._max_prompt_s:
-            raise InvalidArgument(
-                f"{field} lasts {seconds:.1f} s, at most {self._max_prompt_s:g} s are taken",
-                field=f"setup.voice.{field}",
-                reason="PROMPT_TOO_LONG",
-            )
 
     def _ready(self) -> vocoder_pb2.DecodeReady:
         return vocoder_pb2.DecodeReady(format=self._format())
@@ -151,6 +148,15 @@ class VocoderService(vocoder_pb2_grpc.VocoderServiceServicer):
         seconds, rest = divmod(samples, self._engine.sample_rate)
         nanos = rest * 1_000_000_000 // self._engine.sample_rate
         return duration_pb2.Duration(seconds=seconds, nanos=nanos)
+
+
+def _check_length(field: str, seconds: float, longest: float) -> None:
+    if seconds > longest:
+        raise InvalidArgument(
+            f"{field} lasts {seconds:.1f} s, at most {longest:g} s are taken",
+            field=f"setup.voice.{field}",
+            reason="PROMPT_TOO_LONG",
+        )
 
 
 async def _setup(requests: Requests) -> vocoder_pb2.DecodeSetup:

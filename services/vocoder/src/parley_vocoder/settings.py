@@ -106,7 +106,12 @@ class VocoderSettings(ServiceSettings):
         None, ge=1, le=100, description="None: as the folder says, else 10 as the reference."
     )
     threads: int | None = Field(None, ge=1, description="CPU threads; None: torch decides.")
-    max_prompt_s: float = Field(30.0, gt=0, description="Longest voice prompt taken.")
+    max_prompt_s: float = Field(
+        30.0,
+        gt=0,
+        description="Longest recording of a voice taken, no less than tts's cloning.max_duration_s."
+        " Its tokens may last 0.5 s longer: trimming keeps margins around the speech.",
+    )
     streaming: StreamingSection = StreamingSection()
     batch: BatchSection = BatchSection()
 

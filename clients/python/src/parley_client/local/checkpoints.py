@@ -124,10 +124,12 @@ def _recognizer(folder: Path) -> str:
 
 def _language_model(folder: Path) -> str:
     from step1.config import Step1Config
+    from step1.generation_config import SamplingDefaults
     from step1.weights import check_weights, expected_shapes
 
     config = Step1Config.load(folder)
     check_weights(folder, config)
+    SamplingDefaults().of_checkpoint(folder)
     parameters = 0
     for shape in expected_shapes(config).values():
         size = 1
@@ -152,7 +154,10 @@ def _text_tokenizer(folder: Path) -> str:
 def _voices(folder: Path) -> str:
     from parley_tts.voices.registry import SpeakerRegistry
 
-    return ", ".join(speaker.name for speaker in SpeakerRegistry(folder))
+    speakers = list(SpeakerRegistry(folder))
+    for speaker in speakers:
+        speaker.recording()
+    return ", ".join(speaker.name for speaker in speakers)
 
 
 def _vocoder(folder: Path) -> str:

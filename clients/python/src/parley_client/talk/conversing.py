@@ -10,12 +10,12 @@ import contextlib
 from typing import Any
 
 import numpy as np
-from google.protobuf import json_format
 
 from parley_client.client import Client
 from parley_client.config import ConversationConfig
 from parley_client.conversation import Conversation, ConversationEvent
 from parley_client.errors import ParleyError, Unavailable
+from parley_client.json_object import json_object
 from parley_client.talk import FRAME, RATE
 from parley_client.talk.dialogue import Dialogue, Noted, Phase
 from parley_client.talk.functions import FunctionFailed, Program
@@ -206,7 +206,7 @@ class Conversing:
         self, call_id: str, name: str, event: ConversationEvent, conversation: Conversation
     ) -> None:
         program = self._programs.get(name)
-        arguments = json_format.MessageToDict(event.message.arguments)
+        arguments = json_object(event.message.arguments)
         try:
             if program is None:
                 raise FunctionFailed(f"there is no function {name!r} here")
@@ -216,10 +216,18 @@ class Conversing:
                 await conversation.send_function_error(call_id, str(error))
         else:
             with contextlib.suppress(ParleyError):
-                await conversation.send_function_result(call_id, result)
+                await _send_result(conversation, call_id, name, result)
         finally:
             del self._calls[call_id]
             self._dialogue.returned(call_id)
+
+
+async def _send_result(conversation: Conversation, call_id: str, name: str, result: object) -> None:
+    try:
+        await conversation.send_function_result(call_id, result)
+    except (ValueError, OverflowError, RecursionError):
+        wrong = f"{name} printed what no message can hold"
+        await conversation.send_function_error(call_id, wrong)
 
 
 def _first(errors: BaseExceptionGroup[ParleyError]) -> ParleyError:

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from google.protobuf import json_format
 from parley.conversation.v1 import conversation_pb2 as pb
 
 from parley_client.answer import status_name
 from parley_client.conversation import ConversationEvent
+from parley_client.json_object import json_object
 from parley_client.latency import Latency, seconds
 from parley_client.talk.player import Progress
 
@@ -160,7 +160,7 @@ class Dialogue:
                     self._on_reply(reply, event.kind, message)
             case "function_call":
                 self._calls.add(message.call_id)
-                arguments = json_format.MessageToDict(message.arguments)
+                arguments = json_object(message.arguments)
                 self._say(Called(message.call_id, message.name, arguments))
             case "function_call_cancellation":
                 self._calls.difference_update(message.call_ids)

@@ -11,6 +11,7 @@ from step1.engine.simulator import SimulatorEngine, SimulatorOptions
 from step1.engine.torch_engine import TorchEngine, TorchEngineOptions
 from step1.engine.vllm_engine import VllmEngine, VllmEngineOptions
 from step1.text_tokenizer import TextTokenizer
+from step1.weights import check_weights
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -19,14 +20,18 @@ async def load_engine(settings: EngineServiceSettings, config: Step1Config) -> E
     """Makes the engine; it is not started. Torch loads the weights here, vLLM at its start.
 
     Raises:
-        ValueError: The checkpoint is incomplete or not understood (`WeightsError`).
+        ValueError: The checkpoint is incomplete or not understood (`WeightsError`), or the engine
+            cannot compute what it describes (`ConfigError`).
     """
     match settings.engine:
         case "simulator":
             return await asyncio.to_thread(_simulator, settings, config)
         case "vllm":
             options = VllmEngineOptions(**settings.vllm.model_dump())
-            return VllmEngine(settings.weights, options)
+            engine = VllmEngine(settings.weights, options)
+            # vLLM takes a fused layer for loaded when one part of it is there.
+            await asyncio.to_thread(check_weights, settings.weights, config)
+            return engine
         case "torch":
             chosen = settings.torch
             return await asyncio.to_thread(

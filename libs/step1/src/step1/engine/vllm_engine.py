@@ -11,7 +11,6 @@ another draw than on torch; greedy float32 replies are the same on both.
 
 import asyncio
 import itertools
-import json
 import os
 import time
 from collections.abc import AsyncGenerator
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from step1.config import ConfigError, Step1Config
 from step1.engine.contract import (
     EngineClosedError,
     EngineFailedError,
@@ -72,14 +72,25 @@ class VllmEngineOptions:
 
 
 class VllmEngine:
-    """`step1.engine.contract.Engine` on vLLM."""
+    """`step1.engine.contract.Engine` on vLLM.
+
+    Does not look at the weights: vLLM takes an incomplete checkpoint (`step1.weights` tells).
+
+    Raises:
+        ConfigError: config.json is not understood, or lists slopes, which vLLM would ignore.
+    """
 
     def __init__(self, folder: Path, options: VllmEngineOptions | None = None) -> None:
         self._folder = folder
         self._options = options or VllmEngineOptions()
-        config = json.loads((folder / "config.json").read_text())
-        self._vocab_size = int(config["vocab_size"])
-        limit = int(config["max_seq_len"])
+        config = Step1Config.load(folder)
+        if config.alibi_slopes is not None:
+            raise ConfigError(
+                f"{folder / 'config.json'}: alibi_slopes is set; vLLM computes the slopes from the"
+                " head count, so engine vllm cannot serve this checkpoint (engine torch can)"
+            )
+        self._vocab_size = config.vocab_size
+        limit = config.max_seq_len
         self._max_model_len = min(self._options.max_model_len or limit, limit)
         self._llm: Any = None
         self._waits: set[asyncio.Timeout] = set()

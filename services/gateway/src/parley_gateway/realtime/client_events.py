@@ -13,8 +13,13 @@ from typing import Annotated, Any, Literal
 from parley_core.errors import InvalidArgument
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
+from parley_gateway.realtime.client_json import unfit_path
+
 BYTES_PER_MS = 48
 """Of PCM16 at 24 kHz, the one format that is spoken here."""
+
+_MAX_INT32 = 2**31 - 1
+_DAY_MS = 24 * 3600 * 1000
 
 
 def _pcm(content: Any) -> bytes:
@@ -30,6 +35,7 @@ def _pcm(content: Any) -> bytes:
 
 
 Pcm = Annotated[bytes, BeforeValidator(_pcm)]
+Tokens = Annotated[int, Field(ge=1, le=_MAX_INT32)]
 
 
 class _Part(BaseModel):
@@ -113,7 +119,7 @@ class SessionFields(_Part):
     tools: list[Tool] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
-    max_output_tokens: int | Literal["inf"] | None = None
+    max_output_tokens: Tokens | Literal["inf"] | None = None
     truncation: str | dict[str, Any] | None = None
     tracing: str | dict[str, Any] | None = None
     prompt: dict[str, Any] | None = None
@@ -245,7 +251,7 @@ class Playback(_Event):
 
     type: Literal["parley.playback"]
     item_id: str
-    played_ms: float | int = Field(ge=0)
+    played_ms: float | int = Field(ge=0, le=_DAY_MS)
     finished: bool = False
 
 
@@ -281,8 +287,11 @@ def parse(event: Any) -> ClientEvent:
         event: JSON value.
 
     Raises:
-        MalformedEvent: It is no event of this protocol.
+        MalformedEvent: It is no event of this protocol, or holds what could not be told back.
     """
+    unfit = unfit_path(event)
+    if unfit is not None:
+        raise _unfit(event, unfit)
     try:
         return _ADAPTER.validate_python(event)
     except ValidationError as error:
@@ -312,9 +321,29 @@ def _malformed(event: Any, error: ValidationError) -> MalformedEvent:
         told = first["msg"].removeprefix("Value error, ")
         message = f"{path}: {told}" if path else told
         malformed = MalformedEvent(message, field=path or None, reason="INVALID_VALUE")
-    event_id = event.get("event_id") if isinstance(event, dict) else None
-    malformed.event_id = event_id if isinstance(event_id, str) else None
+    malformed.event_id = _event_id(event)
     return malformed
 
 
-_BRANCHES = {"str", "int", "float", "VoiceId", "dict[str,any]", "literal['inf']"}
+def _unfit(event: Any, path: str) -> MalformedEvent:
+    told = "half a character, or a number that is not finite"
+    message = f"{path}: {told}" if path else told
+    malformed = MalformedEvent(message, field=path or None, reason="INVALID_VALUE")
+    malformed.event_id = _event_id(event)
+    return malformed
+
+
+def _event_id(event: Any) -> str | None:
+    told = event.get("event_id") if isinstance(event, dict) else None
+    return told if isinstance(told, str) and unfit_path(told) is None else None
+
+
+_BRANCHES = {
+    "str",
+    "int",
+    "constrained-int",
+    "float",
+    "VoiceId",
+    "dict[str,any]",
+    "literal['inf']",
+}

@@ -14,6 +14,8 @@ from contextlib import suppress
 from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
+from google.protobuf import json_format
+from google.protobuf import message as protobuf
 from parley_core.errors import InvalidArgument, OutOfRange, ParleyError, from_exception
 from parley_core.logging import get_logger
 
@@ -23,7 +25,7 @@ from parley_gateway.realtime import client_events, from_client
 from parley_gateway.realtime.client_events import ClientEvent, SessionUpdate
 from parley_gateway.realtime.from_client import FromClient
 from parley_gateway.realtime.link import Link
-from parley_gateway.realtime.server_events import ServerEvent, error
+from parley_gateway.realtime.server_events import ServerEvent, error, written
 from parley_gateway.realtime.to_client import ToClient
 from parley_gateway.session import Request, Response
 from parley_gateway.settings import GatewaySettings
@@ -33,6 +35,8 @@ from parley_gateway.turns.problem import Problem
 _QUEUE = 32
 _UNSENT = 1024
 _LARGE_MESSAGE = 256 * 1024
+# What a value raises that no check foresaw: it is the client's, and so is the event that answers.
+_UNFORESEEN = (ValueError, OverflowError, RecursionError, json_format.Error, protobuf.Error)
 _log = get_logger("parley.gateway.realtime")
 
 
@@ -133,6 +137,10 @@ class RealtimeConnection:
             self._refuse(refusal, refusal.event_id)
         except ParleyError as refusal:
             self._refuse(refusal, event_id)
+        except _UNFORESEEN as cause:
+            _log.warning("realtime_value_refused", cause=type(cause).__name__)
+            message = "the event holds a value that cannot be taken"
+            self._refuse(InvalidArgument(message, reason="INVALID_VALUE"), event_id)
         else:
             for request in requests:
                 await self._requests.put(request)
@@ -159,7 +167,7 @@ class RealtimeConnection:
     async def _flush(self) -> None:
         async with self._sending:
             while self._unsent:
-                await self._socket.send_str(json.dumps(self._unsent.popleft(), ensure_ascii=False))
+                await self._socket.send_str(written(self._unsent.popleft()))
 
     async def _tell_failure(self, failure: BaseExceptionGroup[Exception]) -> None:
         typed = from_exception(failure)

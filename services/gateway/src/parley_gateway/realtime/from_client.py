@@ -2,14 +2,13 @@
 
 Contract: pure. What the session has no counterpart for is refused by a typed error that says so.
 Only requests that the session accepts come out, so no event of a client ends its conversation. A
-turn is not sent before the client asks for its answer, unless the server detects turns.
+turn is not sent before the client asks for its answer, unless the server detects turns; the results
+of functions are sent at once, for the reply that waits for them.
 """
 
-import json
+from dataclasses import replace
 from typing import Any
 
-from google.protobuf.json_format import ParseDict, ParseError
-from google.protobuf.struct_pb2 import Value
 from parley.audio.v1 import audio_pb2
 from parley.conversation.v1 import conversation_pb2
 from parley_core.errors import (
@@ -23,9 +22,10 @@ from parley_core.errors import (
 from parley_gateway import config as conversation_config
 from parley_gateway.names import new_id
 from parley_gateway.realtime import client_events as ce
+from parley_gateway.realtime.client_json import value_of
 from parley_gateway.realtime.link import Link, Spoken, own_response_id
 from parley_gateway.realtime.pending_input import PendingInput, audio_requests
-from parley_gateway.realtime.server_events import event, user_message
+from parley_gateway.realtime.server_events import event, function_output, user_message
 from parley_gateway.realtime.session_object import SAMPLE_RATE, SessionChange
 from parley_gateway.wire import duration
 
@@ -34,6 +34,9 @@ Request = conversation_pb2.StreamingConverseRequest
 _PCM = audio_pb2.AudioFormat(
     encoding=audio_pb2.AUDIO_ENCODING_PCM_S16LE, sample_rate_hertz=SAMPLE_RATE, channel_count=1
 )
+
+# What holds for every response, beside the session.
+_ALWAYS = {"conversation": "auto", "parallel_tool_calls": True}
 
 
 def setup(resumption_handle: str) -> Request:
@@ -51,6 +54,7 @@ class FromClient:
         """Begins with nothing pending."""
         self._link = link
         self._lengths: dict[str, float] = {}
+        self._answered_at: int | None = None
         self._pending = PendingInput(
             max_audio_s=link.settings.request_limits.max_utterance_s,
             lead_in_s=link.settings.turns.pre_roll_s,
@@ -78,14 +82,14 @@ class FromClient:
             case ce.AudioClear():
                 self._clear()
             case ce.ItemCreate():
-                self._create(told)
+                return self._create(told)
             case ce.ItemTruncate():
                 return self._truncate(told)
             case ce.ItemDelete():
                 self._delete(told.item_id)
             case ce.ItemRetrieve():
                 item = self._link.items.get(told.item_id)
-                self._link.emit(event("conversation.item.retrieved", item=item))
+                self._link.emit(event("conversation.item.retrieved", item=dict(item)))
             case ce.ResponseCreate():
                 return self._respond(told)
             case ce.ResponseCancel():
@@ -111,6 +115,7 @@ class FromClient:
             field="session",
             max_text_chars=link.settings.request_limits.max_text_chars,
         )
+        link.settings.functions.check_names(change.config.functions, field="session.tools")
         if change.transcription is not None:
             (link.transcription,) = change.transcription
         if not change.changes:
@@ -139,22 +144,21 @@ class FromClient:
         self._pending.clear()
         self._link.emit(event("input_audio_buffer.cleared"))
 
-    def _create(self, told: ce.ItemCreate) -> None:
+    def _create(self, told: ce.ItemCreate) -> list[Request]:
         given = told.item
         self._link.items.check_place(given.id, told.previous_item_id)
         item_id = given.id or new_id("item_")
         if given.type == "function_call_output":
-            item = self._function_output(item_id, given)
-        elif given.type == "message" and given.role == "user":
-            item = self._user_message(item_id, given)
-        else:
+            return self._function_output(item_id, given)
+        if given.type != "message" or given.role != "user":
             what = f"{given.role} messages" if given.type == "message" else given.type
             raise Unimplemented(
                 f"{what} cannot be added here: user messages and function outputs can",
                 field="item.type" if given.type != "message" else "item.role",
                 reason="UNSUPPORTED_VALUE",
             )
-        self._link.add_item(item)
+        self._link.add_item(self._user_message(item_id, given))
+        return []
 
     def _user_message(self, item_id: str, given: ce.Item) -> dict[str, Any]:
         kinds = {each.type for each in given.content}
@@ -165,7 +169,8 @@ class FromClient:
                     "the text is empty", field="item.content", reason="TEXT_EMPTY"
                 )
             longest = self._link.settings.request_limits.max_text_chars
-            conversation_config.check_text(text, "item.content", longest)
+            whole = self._pending.with_text(text)
+            conversation_config.check_text(whole, "item.content", longest)
             self._pending.write(item_id, text)
             return user_message(item_id, {"type": "input_text", "text": text})
         if kinds != {"input_audio"}:
@@ -185,25 +190,23 @@ class FromClient:
             raise InvalidArgument(
                 "input_audio has audio", field="item.content", reason="INVALID_VALUE"
             )
-        self._pending.clear()
-        self._pending.append(b"".join(each.audio or b"" for each in given.content))
-        self._lengths[item_id] = self._pending.commit(item_id)
+        pcm = b"".join(each.audio or b"" for each in given.content)
+        self._lengths[item_id] = self._pending.add_speech(item_id, pcm)
         return user_message(item_id, {"type": "input_audio", "transcript": None})
 
-    def _function_output(self, item_id: str, given: ce.Item) -> dict[str, Any]:
+    def _function_output(self, item_id: str, given: ce.Item) -> list[Request]:
         if not given.call_id:
             message = "a function output names its call"
             raise InvalidArgument(message, field="item.call_id", reason="INVALID_VALUE")
-        result = conversation_pb2.FunctionResult(call_id=given.call_id, output=_value(given.output))
-        self._pending.result(item_id, result)
-        return {
-            "id": item_id,
-            "object": "realtime.item",
-            "type": "function_call_output",
-            "status": "completed",
-            "call_id": given.call_id,
-            "output": given.output,
-        }
+        if given.call_id not in self._link.calls:
+            message = f"no call {given.call_id!r} waits for a result"
+            raise NotFound(message, field="item.call_id", reason="CALL_UNKNOWN")
+        self._link.calls.remove(given.call_id)
+        self._answered_at = self._link.responses
+        self._link.add_item(function_output(item_id, given.call_id, given.output))
+        output = value_of(given.output)
+        result = conversation_pb2.FunctionResult(call_id=given.call_id, output=output)
+        return [Request(function_result=result)]
 
     def _truncate(self, told: ce.ItemTruncate) -> list[Request]:
         spoken = self._spoken(told.item_id)
@@ -214,13 +217,14 @@ class FromClient:
         if told.audio_end_ms > length:
             message = f"audio of {length} ms is already shorter than {told.audio_end_ms} ms"
             raise OutOfRange(message, field="audio_end_ms", reason="INVALID_VALUE")
-        if spoken.heard is not None:
-            self._link.tell_truncated(told.item_id, spoken)
-            return []
-        # The interruption that follows is what tells the client that it was done.
-        stop = conversation_pb2.CancelResponse(response_id=spoken.response_id)
-        played = _playback(spoken, told.audio_end_ms / 1000, False)
-        return [played, Request(cancel_response=stop)]
+        heard = spoken.start + told.audio_end_ms / 1000
+        if spoken.heard is None or heard < spoken.heard:
+            self._link.recent[told.item_id] = replace(spoken, heard=heard)
+        self._link.tell_truncated(told.item_id, replace(spoken, heard=heard))
+        stop = conversation_pb2.CancelResponse(
+            response_id=spoken.response_id, heard_offset=duration(heard)
+        )
+        return [Request(cancel_response=stop)]
 
     def _spoken(self, item_id: str) -> Spoken:
         spoken = self._link.recent.get(item_id)
@@ -239,19 +243,15 @@ class FromClient:
 
     def _respond(self, told: ce.ResponseCreate) -> list[Request]:
         wanted = told.response or ce.ResponseFields()
-        extras = {key: value for key, value in (wanted.model_extra or {}).items() if value}
-        if wanted.output_modalities not in (None, ["audio"]):
-            extras["output_modalities"] = wanted.output_modalities
-        if wanted.conversation not in (None, "auto"):
-            extras["conversation"] = wanted.conversation
-        if extras:
-            name = next(iter(extras))
-            raise Unimplemented(
-                f"a single response cannot have its own {name}; use session.update",
-                field=f"response.{name}",
-                reason="UNSUPPORTED_VALUE",
-            )
-        if self._link.response is not None and not self._pending.only_results:
+        self._refuse_overrides(wanted)
+        answered_at, self._answered_at = self._answered_at, None
+        if answered_at is not None and self._pending.empty:
+            # The reply goes on by itself; it may have done so already.
+            if answered_at == self._link.responses:
+                self._link.metadata = wanted.metadata
+            return []
+        going_on = answered_at is not None and self._link.responses <= answered_at + 1
+        if self._link.response is not None and not going_on:
             raise FailedPrecondition(
                 "a response is being made already",
                 reason="CONVERSATION_ALREADY_HAS_ACTIVE_RESPONSE",
@@ -266,6 +266,19 @@ class FromClient:
         self._lengths.clear()
         return requests
 
+    def _refuse_overrides(self, wanted: ce.ResponseFields) -> None:
+        in_force = self._link.session_in_force() | _ALWAYS
+        given = {name: value for name, value in (wanted.model_extra or {}).items() if value}
+        declared = wanted.model_dump(include={"output_modalities", "conversation"})
+        given |= {name: value for name, value in declared.items() if value is not None}
+        for name, value in given.items():
+            if not _holds(in_force.get(name), value):
+                raise Unimplemented(
+                    f"a single response cannot have its own {name}; use session.update",
+                    field=f"response.{name}",
+                    reason="UNSUPPORTED_VALUE",
+                )
+
 
 def _playback(spoken: Spoken, played: float, finished: bool) -> Request:
     return Request(
@@ -277,9 +290,10 @@ def _playback(spoken: Spoken, played: float, finished: bool) -> Request:
     )
 
 
-def _value(output: str) -> Value:
-    """What a function returned: JSON where it is, else the text itself."""
-    try:
-        return ParseDict(json.loads(output), Value())
-    except (json.JSONDecodeError, ParseError):
-        return Value(string_value=output)
+def _holds(in_force: Any, wanted: Any) -> bool:
+    """Whether what is wanted is so already; what it does not name may be anything."""
+    if isinstance(wanted, dict) and isinstance(in_force, dict):
+        return all(key in in_force and _holds(in_force[key], wanted[key]) for key in wanted)
+    if isinstance(wanted, list) and isinstance(in_force, list):
+        return len(in_force) == len(wanted) and all(map(_holds, in_force, wanted))
+    return bool(in_force == wanted)

@@ -69,7 +69,9 @@ class Link:
         transcription: What the client asked for; None: it wants no transcripts.
         metadata: Of the response that was asked for last.
         items: Of the conversation.
+        calls: Of functions, by id, whose results the session waits for.
         response: The one that is being made.
+        responses: How many were told.
         recent: Sound of the latest replies, by item.
     """
 
@@ -86,7 +88,9 @@ class Link:
     transcription: Mapping[str, Any] | None = None
     metadata: Mapping[str, str] | None = None
     items: Items = field(default_factory=Items)
+    calls: set[str] = field(default_factory=set)
     response: OpenResponse | None = None
+    responses: int = 0
     recent: OrderedDict[str, Spoken] = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
@@ -97,9 +101,9 @@ class Link:
         """Last part of the session's name."""
         return self.session.rpartition("/")[2]
 
-    def tell_session(self, kind: str) -> None:
-        """Sends the session as it is in force, in an event of this type."""
-        told = session_object(
+    def session_in_force(self) -> dict[str, Any]:
+        """The session in the protocol's terms."""
+        return session_object(
             self.config,
             self.settings,
             session=self.session_id,
@@ -107,7 +111,10 @@ class Link:
             expires_at=self.expires_at,
             transcription=self.transcription,
         )
-        self.emit(event(kind, session=told))
+
+    def tell_session(self, kind: str) -> None:
+        """Sends the session as it is in force, in an event of this type."""
+        self.emit(event(kind, session=self.session_in_force()))
 
     def add_item(self, item: dict[str, Any]) -> None:
         """Adds a complete item to the conversation and tells it."""

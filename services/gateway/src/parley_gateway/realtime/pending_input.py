@@ -1,8 +1,8 @@
 """What the client has given and not yet asked an answer to.
 
-Contract: a turn of ours is one thing (speech, text, or results of functions) and is answered at
-once; the protocol gathers items until `response.create`. Held here until then, so that `clear` and
-`delete` take back what nobody has heard. Pure.
+Contract: a turn of ours is one thing (speech or text) and is answered at once; the protocol gathers
+items until `response.create`. Held here until then, so that `clear` and `delete` take back what
+nobody has heard. What is refused changes nothing. Pure.
 """
 
 from parley.conversation.v1 import conversation_pb2
@@ -40,12 +40,11 @@ class PendingInput:
         self._buffer = bytearray()
         self._speech: dict[str, bytes] = {}
         self._texts: dict[str, str] = {}
-        self._results: dict[str, conversation_pb2.FunctionResult] = {}
 
     @property
-    def only_results(self) -> bool:
-        """Whether nothing but results of functions waits."""
-        return bool(self._results) and not (self._speech or self._texts)
+    def empty(self) -> bool:
+        """Whether no item waits; audio that is not committed is none."""
+        return not (self._speech or self._texts)
 
     def append(self, pcm: bytes) -> None:
         """Takes audio that is not committed yet.
@@ -53,11 +52,7 @@ class PendingInput:
         Raises:
             OutOfRange: reason AUDIO_BUFFER_FULL; nothing of it was taken.
         """
-        held = len(self._buffer) + sum(len(each) for each in self._speech.values())
-        if held + len(pcm) > self._max_bytes:
-            longest = self._max_bytes / BYTES_PER_MS / 1000
-            message = f"a turn lasts {longest:g} s at most; commit or clear the buffer"
-            raise OutOfRange(message, reason="AUDIO_BUFFER_FULL", field="audio")
+        self._check_room(pcm, "audio")
         self._buffer += pcm
 
     def clear(self) -> None:
@@ -83,6 +78,30 @@ class PendingInput:
         self._buffer.clear()
         return length / 1000
 
+    def add_speech(self, item_id: str, pcm: bytes) -> float:
+        """Takes speech that never was in the buffer.
+
+        Returns:
+            Its seconds.
+
+        Raises:
+            InvalidArgument: There is too little of it.
+            OutOfRange: reason AUDIO_BUFFER_FULL.
+            FailedPrecondition: Text waits already.
+        """
+        length = len(pcm) / BYTES_PER_MS
+        if length < _MIN_COMMIT_MS:
+            message = f"the item has {length:.0f} ms; {_MIN_COMMIT_MS} ms are needed"
+            raise InvalidArgument(message, reason="INVALID_VALUE", field="item.content")
+        self._check_room(pcm, "item.content")
+        self._refuse_mixture(bool(self._texts))
+        self._speech[item_id] = pcm
+        return length / 1000
+
+    def with_text(self, text: str) -> str:
+        """The turn as it would be with this text too."""
+        return "\n".join([*self._texts.values(), text])
+
     def write(self, item_id: str, text: str) -> None:
         """Takes a text.
 
@@ -92,18 +111,13 @@ class PendingInput:
         self._refuse_mixture(bool(self._speech))
         self._texts[item_id] = text
 
-    def result(self, item_id: str, result: conversation_pb2.FunctionResult) -> None:
-        """Takes what a function returned."""
-        self._results[item_id] = result
-
     def delete(self, item_id: str) -> bool:
         """Takes an item back.
 
         Returns:
             Whether it was still here.
         """
-        kinds = (self._speech, self._texts, self._results)
-        return any(each.pop(item_id, None) is not None for each in kinds)
+        return any(each.pop(item_id, None) is not None for each in (self._speech, self._texts))
 
     def take(self) -> tuple[list[Request], list[str]]:
         """Empties it.
@@ -111,7 +125,7 @@ class PendingInput:
         Returns:
             The turn as requests, and the items of the user's that it is made of.
         """
-        requests = [Request(function_result=each) for each in self._results.values()]
+        requests: list[Request] = []
         items = [*self._speech, *self._texts]
         if self._texts:
             text = "\n".join(self._texts.values())
@@ -121,9 +135,16 @@ class PendingInput:
             requests.append(_activity(conversation_pb2.ACTIVITY_TYPE_START))
             requests += audio_requests(b"".join(self._speech.values()))
             requests.append(_activity(conversation_pb2.ACTIVITY_TYPE_END))
-        for each in (self._results, self._texts, self._speech):
-            each.clear()
+        self._texts.clear()
+        self._speech.clear()
         return requests, items
+
+    def _check_room(self, pcm: bytes, field: str) -> None:
+        held = len(self._buffer) + sum(len(each) for each in self._speech.values())
+        if held + len(pcm) > self._max_bytes:
+            longest = self._max_bytes / BYTES_PER_MS / 1000
+            message = f"a turn lasts {longest:g} s at most; commit or clear the buffer"
+            raise OutOfRange(message, reason="AUDIO_BUFFER_FULL", field=field)
 
     def _refuse_mixture(self, mixed: bool) -> None:
         if mixed:

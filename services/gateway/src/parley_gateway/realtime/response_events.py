@@ -13,6 +13,7 @@ from typing import Any
 
 from parley.conversation.v1 import conversation_pb2
 
+from parley_gateway.realtime.items import Items
 from parley_gateway.realtime.server_events import (
     ServerEvent,
     event,
@@ -39,7 +40,7 @@ class OpenResponse:
         response_id: str,
         emit: Callable[[ServerEvent], None],
         *,
-        previous_item: str | None,
+        conversation: Items,
         session: str,
         metadata: Mapping[str, str] | None,
         annotate: bool,
@@ -49,17 +50,17 @@ class OpenResponse:
         Args:
             response_id: As the protocol names it.
             emit: Sends an event.
-            previous_item: Last item of the conversation.
+            conversation: Takes the items of the reply as soon as they are told.
             session: Id of the conversation.
             metadata: The client's own, given back.
             annotate: Put our own timing into the deltas of sound.
         """
         self.response_id = response_id
         self.item_id = f"item_{response_id}"
-        self.last_item = previous_item
         self.audio_start: float | None = None
         self.audio_end = 0.0
         self.items: list[dict[str, Any]] = []
+        self._conversation = conversation
         self._emit = emit
         self._session = session
         self._metadata = metadata
@@ -108,8 +109,7 @@ class OpenResponse:
             "arguments": "",
         }
         place = self._add(item)
-        previous = self.last_item
-        self.last_item = str(item["id"])
+        previous = self._conversation.add(item)
         where = {
             "response_id": self.response_id,
             "item_id": item["id"],
@@ -175,7 +175,7 @@ class OpenResponse:
             "content": [],
         }
         self._add(self._message)
-        self._before_message, self.last_item = self.last_item, self.item_id
+        self._before_message = self._conversation.add(self._message)
         self._emit(item_added(self._message, self._before_message))
         part = {"type": "audio", "transcript": ""}
         self._emit(self._at_part("response.content_part.added", part=part))

@@ -4,6 +4,7 @@ Contract: plain dictionaries, ready for JSON, with an id each. Builders only; wh
 the adapter's to say.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,6 +35,16 @@ _CODES = {"RESPONSE_NOT_ACTIVE": "response_cancel_not_active"}
 def event(kind: str, **fields: Any) -> ServerEvent:
     """An event of this type."""
     return {"type": kind, "event_id": new_id("event_"), **fields}
+
+
+def written(told: ServerEvent) -> str:
+    """An event as it is sent: always text that encodes as UTF-8."""
+    text = json.dumps(told, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(told)
+    return text
 
 
 def error_of(problem: Problem) -> dict[str, Any]:
@@ -80,6 +91,18 @@ def user_message(item_id: str, content: Mapping[str, Any]) -> dict[str, Any]:
         "status": "completed",
         "role": "user",
         "content": [dict(content)],
+    }
+
+
+def function_output(item_id: str, call_id: str, output: str) -> dict[str, Any]:
+    """What a function of the client's returned."""
+    return {
+        "id": item_id,
+        "object": "realtime.item",
+        "type": "function_call_output",
+        "status": "completed",
+        "call_id": call_id,
+        "output": output,
     }
 
 

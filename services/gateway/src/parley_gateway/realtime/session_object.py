@@ -22,6 +22,7 @@ from parley_gateway.realtime.client_events import (
     Tool,
     TurnDetection,
 )
+from parley_gateway.realtime.client_json import MAX_DEPTH, fits_struct
 from parley_gateway.settings import GatewaySettings
 from parley_gateway.wire import duration, from_struct, seconds, struct
 
@@ -155,6 +156,9 @@ class SessionChange:
         for number, tool in enumerate(tools):
             if tool.type != "function":
                 _refuse("only functions are supported", f"session.tools[{number}].type")
+            if not fits_struct(tool.parameters):
+                message = f"nested {MAX_DEPTH} levels at most, with numbers that a double holds"
+                raise _wrong(message, f"session.tools[{number}].parameters")
             self._config.functions.add(
                 name=tool.name,
                 description=tool.description,

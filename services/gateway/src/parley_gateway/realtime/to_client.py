@@ -31,12 +31,12 @@ class ToClient:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._early: set[str] = set()
+        self._committed = ""
         self._own_id = ""
         self._parts = 0
 
     def tell(self, response: Response) -> None:
         """Tells the client what the session says."""
-        link = self._link
         match response.WhichOneof("event"):
             case "setup_complete":
                 self._begin(response.setup_complete)
@@ -45,16 +45,9 @@ class ToClient:
             case "user_transcript":
                 self._transcript(response.turn_id, response.user_transcript)
             case "turn_decision":
-                self._extend(extension.turn(response.turn_id, response.turn_decision))
-                if response.turn_decision.type == conversation_pb2.TURN_DECISION_TYPE_COMMIT:
-                    link.speech.committed(response.turn_id)
+                self._decide(response.turn_id, response.turn_decision)
             case "response_started":
-                if response.response_started.speculative:
-                    # Shown when it turns out to be the reply: by its first output.
-                    self._early.add(response.response_id)
-                else:
-                    link.speech.dropped()
-                    self._open(response.response_id)
+                self._start(response.response_id, response.response_started.speculative)
             case "text_delta":
                 self._open(response.response_id).text(response.text_delta.text)
             case "audio":
@@ -62,7 +55,7 @@ class ToClient:
             case "function_call":
                 self._call(response.response_id, response.function_call)
             case "function_call_cancellation":
-                self._extend(extension.calls_cancelled(response.function_call_cancellation))
+                self._cancel_calls(response.function_call_cancellation)
             case "interruption":
                 self._interrupt(response.response_id, response.interruption)
             case "response_completed":
@@ -72,7 +65,7 @@ class ToClient:
             case "go_away":
                 self._extend(extension.go_away(response.go_away))
             case "notice":
-                link.emit(error(_problem(response.notice.problem)))
+                self._notice(response.notice)
 
     def _extend(self, told: ServerEvent) -> None:
         if self._link.extensions:
@@ -116,6 +109,28 @@ class ToClient:
                 event(f"{kind}.completed", transcript=told.stable_text, usage=length, **where)
             )
 
+    def _decide(self, turn_id: str, decision: conversation_pb2.TurnDecision) -> None:
+        self._extend(extension.turn(turn_id, decision))
+        if decision.type != conversation_pb2.TURN_DECISION_TYPE_COMMIT:
+            return
+        self._link.speech.committed(turn_id)
+        self._committed = f"{turn_id}.{decision.revision}"
+        if self._committed in self._early:
+            self._open(self._committed)
+
+    def _start(self, own_id: str, speculative: bool) -> None:
+        if speculative and own_id != self._committed:
+            # Shown when it turns out to be the reply: when its turn is committed.
+            self._early.add(own_id)
+            return
+        self._link.speech.dropped()
+        self._open(own_id)
+
+    def _notice(self, notice: conversation_pb2.Notice) -> None:
+        if notice.problem.reason == "TEXT_QUEUE_FULL":
+            self._link.speech.refused()
+        self._link.emit(error(_problem(notice.problem)))
+
     def _open(self, own_id: str) -> OpenResponse:
         link = self._link
         if link.response is not None:
@@ -131,11 +146,12 @@ class ToClient:
         link.response = OpenResponse(
             response_id,
             link.emit,
-            previous_item=link.items.last,
+            conversation=link.items,
             session=link.session_id,
             metadata=metadata,
             annotate=link.extensions,
         )
+        link.responses += 1
         link.emit(event("rate_limits.updated", rate_limits=[]))
         return link.response
 
@@ -150,15 +166,18 @@ class ToClient:
         """To the protocol a response ends with its calls; what follows the result is the next."""
         response = self._open(own_id)
         response.function_call(call)
+        self._link.calls.add(call.call_id)
         done = conversation_pb2.ResponseCompleted(status=conversation_pb2.RESPONSE_STATUS_COMPLETED)
         self._close(response, done)
 
     def _close(self, response: OpenResponse, completed: conversation_pb2.ResponseCompleted) -> None:
         problem = _problem(completed.error) if completed.HasField("error") else None
         response.close(completed, error_of(problem) if problem else None)
-        for item in response.items:
-            self._link.items.add(item)
         self._link.response = None
+
+    def _cancel_calls(self, told: conversation_pb2.FunctionCallCancellation) -> None:
+        self._link.calls.difference_update(told.call_ids)
+        self._extend(extension.calls_cancelled(told))
 
     def _interrupt(self, own_id: str, told: conversation_pb2.Interruption) -> None:
         link = self._link
@@ -168,7 +187,8 @@ class ToClient:
         parts = {key: each for key, each in link.recent.items() if each.response_id == own_id}
         self._extend(extension.interruption(list(parts), told))
         for item_id, spoken in parts.items():
-            if heard < spoken.end:
+            # What the client cut off itself it has been told.
+            if heard < spoken.end and (spoken.heard is None or heard < spoken.heard):
                 link.recent[item_id] = settled = replace(spoken, heard=heard)
                 link.tell_truncated(item_id, settled)
 

@@ -63,6 +63,11 @@ class UserSpeech:
         """Takes note of an item of the client's own that the next turn is made of."""
         self._awaiting.append(SpokenItem(item_id, end=length))
 
+    def refused(self) -> None:
+        """The item that was expected last will be no turn."""
+        if self._awaiting:
+            self._awaiting.pop()
+
     def started(self, turn_id: str, offset: float) -> None:
         """Somebody begins to speak."""
         if self._open is None:

@@ -170,14 +170,6 @@ def text_message(role: "message_pb2.Role.ValueType", text: str) -> message_pb2.M
     return message_pb2.Message(role=role, parts=[message_pb2.Part(text=text)])
 
 
-def with_system_prompt(
-    messages: Sequence[message_pb2.Message], prompt: str
-) -> list[message_pb2.Message]:
-    """The messages, with `prompt` in place of the system prompt that they begin with, if any."""
-    rest = [each for each in messages if each.role != message_pb2.ROLE_SYSTEM]
-    return [text_message(message_pb2.ROLE_SYSTEM, prompt), *rest] if prompt else rest
-
-
 def speech_message(ids: Sequence[int]) -> message_pb2.Message:
     """Makes the user's message of dual-code ids."""
     part = message_pb2.Part(audio=audio_pb2.AudioTokens(ids=ids))

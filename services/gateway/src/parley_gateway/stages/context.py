@@ -243,9 +243,15 @@ class ContextStage:
         page = await unary(STAGE, self._stub.ListTurns, request, self._deadline)
         return [_turn(each) for each in page.turns], page.next_page_token
 
-    async def build_prompt(self, session: str, token_budget: int) -> Prompt:
-        """Builds the history that fits `token_budget` tokens."""
-        request = context_pb2.BuildPromptRequest(session=session, token_budget=token_budget)
+    async def build_prompt(self, session: str, token_budget: int, system_prompt: str) -> Prompt:
+        """Builds what fits `token_budget` tokens: this system prompt, and the history behind it.
+
+        Raises:
+            InvalidArgument: reason BUDGET_TOO_SMALL, the system prompt alone does not fit.
+        """
+        request = context_pb2.BuildPromptRequest(
+            session=session, token_budget=token_budget, system_prompt=system_prompt
+        )
         prompt = await unary(STAGE, self._stub.BuildPrompt, request, self._deadline)
         return Prompt(tuple(prompt.messages), prompt.version)
 

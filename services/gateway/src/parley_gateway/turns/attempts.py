@@ -123,5 +123,20 @@ class CutOff:
     heard: float
 
 
+@dataclass(frozen=True, slots=True)
+class Over:
+    """A reply that is over, of which the client may still tell that less was heard.
+
+    Attributes:
+        key: What the client knows it by.
+        status: How it ended, if it was not heard to its end.
+        heard: Seconds of it that were heard, as far as is known.
+    """
+
+    key: ReplyKey
+    status: Status
+    heard: float
+
+
 def _length(output: Output) -> float:
     return output.seconds - output.skip

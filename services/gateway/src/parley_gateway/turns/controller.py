@@ -65,10 +65,10 @@ class TurnController:
 
     @property
     def settled(self) -> bool:
-        """Whether no turn is open and no reply is being made; one may still be playing."""
+        """Whether nothing waits for an answer or is being made; a reply may still be playing."""
         replies = self._replies
         made = replies.audible is None or replies.audible.completed
-        return self._turn is None and made and replies.cut_off is None
+        return self._turn is None and made and replies.cut_off is None and not self._texts
 
     @property
     def replying(self) -> bool:
@@ -115,8 +115,8 @@ class TurnController:
                 self._on_end_of_input(offset, now)
             case ev.TextReceived(text):
                 self._on_text(text, now)
-            case ev.CancelRequested(response_id):
-                self._on_cancel(response_id, now)
+            case ev.CancelRequested(response_id, heard):
+                self._on_cancel(response_id, heard, now)
             case ev.PlaybackReported(response_id, offset, finished):
                 reply = self._replies.audible
                 if reply and reply.key.response_id == response_id:
@@ -270,14 +270,18 @@ class TurnController:
             )
             self._do(fx.TellNotice(Problem(_RESOURCE_EXHAUSTED, "TEXT_QUEUE_FULL", message)))
 
-    def _on_cancel(self, response_id: str, now: float) -> None:
+    def _on_cancel(self, response_id: str, heard: float | None, now: float) -> None:
         reply, cut_off = self._replies.audible, self._replies.cut_off
         if reply and response_id in ("", reply.key.response_id):
+            if heard is not None:
+                reply.playback.settle(heard, now)
             self._stop(Cause.CLIENT_CANCELLED, now)
             self._rest(now)
-        elif cut_off and response_id in ("", cut_off.reply.key.response_id):
+            return
+        corrected = heard is not None and self._replies.correct(response_id, heard)
+        if cut_off and response_id in ("", cut_off.reply.key.response_id):
             self._replies.make_sure()
-        else:
+        elif not corrected:
             message = f"no response {response_id!r} is being given"
             problem = Problem(
                 _NOT_FOUND, "RESPONSE_NOT_ACTIVE", message, "cancel_response.response_id"
@@ -310,7 +314,7 @@ class TurnController:
 
     def _rest(self, now: float) -> None:
         """Nobody has the floor: give it to a text that waits, or to a user who already talks."""
-        self._replies.audible = None
+        self._replies.rest()
         self.state = State.SILENCE
         if self._texts:
             self._start_reply(self._key(self._next_turn()), self._texts.popleft(), now)

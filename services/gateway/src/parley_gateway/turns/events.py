@@ -82,9 +82,14 @@ class TextReceived:
 
 @dataclass(frozen=True, slots=True)
 class CancelRequested:
-    """The client ends a response; an empty id means the current one."""
+    """The client ends a response; an empty id means the current one.
+
+    `heard` is how many seconds of it the user heard, where the client says so; then the response
+    may have been over already.
+    """
 
     response_id: str
+    heard: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,11 @@ class Playback:
             self._reported, self._reported_at = offset, now
         self._finished = self._finished or finished
 
+    def settle(self, offset: float, now: float) -> None:
+        """Takes the client's last word on what was heard, whatever it reported before."""
+        self._reported = None
+        self.report(offset, True, now)
+
     def heard(self, now: float) -> float:
         """Seconds of the response that were heard by `now`."""
         if self._reported is not None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from parley_gateway.turns import effects as fx
-from parley_gateway.turns.attempts import Attempt, AudibleReply, CutOff, Ending
+from parley_gateway.turns.attempts import Attempt, AudibleReply, CutOff, Ending, Over
 from parley_gateway.turns.calls import Call, Calls
 from parley_gateway.turns.effects import Cause, Effect, Status
 from parley_gateway.turns.events import ReplyKey
@@ -25,6 +25,7 @@ class Replies:
         self.audible: AudibleReply | None = None
         self.cut_off: CutOff | None = None
         self.calls = Calls()
+        self._over: Over | None = None
         self._do = do
 
     @property
@@ -153,6 +154,32 @@ class Replies:
         if not reply.completed:
             self._do(fx.CompleteResponse(reply.key, status))
         self._do(fx.RecordTurn(reply.key, status, heard))
+        self._over = Over(reply.key, status, heard)
+
+    def rest(self) -> None:
+        """No reply is audible any more; one that was has been played to its end."""
+        reply, self.audible = self.audible, None
+        if reply:
+            ending = reply.attempt.ending
+            completed = ending is not None and ending.status is Status.COMPLETED
+            over = Over(reply.key, Status.INTERRUPTED, reply.playback.sent)
+            self._over = over if completed else None
+
+    def correct(self, response_id: str, heard: float) -> bool:
+        """Less was heard of the reply that was over last than was thought.
+
+        Returns:
+            Whether it is that reply; what was heard never grows.
+        """
+        over = self._over
+        if not over or over.key.response_id != response_id:
+            return False
+        if heard < over.heard:
+            self._over = replace(over, heard=heard)
+            self._do(fx.RecordTurn(over.key, over.status, heard))
+            # It was made from the history as it was.
+            self.discard()
+        return True
 
     def hold(self) -> None:
         """Lets nothing more of the reply out."""
@@ -178,7 +205,7 @@ class Replies:
         cut_off, self.cut_off = self.cut_off, None
         if not cut_off:
             raise AssertionError("only what was cut off can go on")
-        before = cut_off.reply
+        before, self._over = cut_off.reply, None
         key = replace(before.key, revision=before.key.revision + 1)
         before.attempt.waiting.extendleft(reversed(before.unheard(cut_off.heard)))
         self.audible = AudibleReply(key, before.attempt)

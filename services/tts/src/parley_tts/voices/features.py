@@ -14,13 +14,14 @@ import numpy.typing as npt
 import onnxruntime
 from parley_core.audio.sinc import resample_sinc
 from parley_core.errors import FailedPrecondition
-from parley_core.hyperpyyaml import ConfigError, load
+from parley_core.hyperpyyaml import ConfigError, load, mel_analysis
 
 from parley_tts.voices.mel import MelSettings, log_mel, resample_for_mel
 
 EMBEDDING_SAMPLE_RATE = 16000
 EMBEDDING_BINS = 80
 EMBEDDING_SIZE = 192
+_TRIED_FRAMES = 100
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,10 @@ class PromptFeatureExtractor:
     """
 
     def __init__(self, mel_settings: MelSettings, speaker_model: Path) -> None:
-        """Loads the speaker model.
+        """Loads the speaker model and runs it once.
 
         Raises:
-            FailedPrecondition: the file is missing or is no ONNX speaker model.
+            FailedPrecondition: the file is missing, is no ONNX model, or is another network.
         """
         self.mel_settings = mel_settings
         if not speaker_model.is_file():
@@ -63,7 +64,15 @@ class PromptFeatureExtractor:
             raise FailedPrecondition(
                 f"speaker model {speaker_model} cannot be loaded: {error}", reason="WEIGHTS_BROKEN"
             ) from error
-        self._input_name = self._session.get_inputs()[0].name
+        try:
+            self._input_name = self._session.get_inputs()[0].name
+            self.embed(np.zeros((_TRIED_FRAMES, EMBEDDING_BINS), np.float32))
+        except Exception as error:
+            cause = str(error).splitlines() or [type(error).__name__]
+            raise FailedPrecondition(
+                f"speaker model {speaker_model} is another network: {cause[0]}",
+                reason="WEIGHTS_BROKEN",
+            ) from error
 
     @classmethod
     def from_folder(cls, cosyvoice_folder: Path) -> "PromptFeatureExtractor":
@@ -133,7 +142,7 @@ def speaker_fbank(wave: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def load_mel_settings(path: Path) -> MelSettings:
-    """Reads the ``feat_extractor`` block of a ``cosyvoice.yaml``.
+    """Reads the mel settings of a ``cosyvoice.yaml``, under whatever name the vocoder finds them.
 
     Raises:
         FailedPrecondition: the file or the block is missing or not understood.
@@ -141,7 +150,7 @@ def load_mel_settings(path: Path) -> MelSettings:
     if not path.is_file():
         raise FailedPrecondition(f"{path} is missing", reason="WEIGHTS_MISSING")
     try:
-        mel = load(path).section("feat_extractor")
+        mel = mel_analysis(load(path))
         mel.demand("center", False)
         return MelSettings(
             sample_rate=mel.integer("sampling_rate"),

@@ -12,23 +12,31 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from parley_core.audio import read_audio
 from parley_core.errors import (
+    DataLoss,
     FailedPrecondition,
     InvalidArgument,
     NotFound,
     PermissionDenied,
     ResourceExhausted,
 )
+from parley_core.logging import get_logger
 
 from parley_tts.tags import MusicStyle
 from parley_tts.voices.clone import CloneLimits, CloneRequest, VoicePreparer, check_clone_request
-from parley_tts.voices.registry import RegistrySpeaker, SpeakerRegistry, guess_language
+from parley_tts.voices.registry import (
+    RegistrySpeaker,
+    SpeakerRegistry,
+    guess_language,
+    unusable_recording,
+)
 from parley_tts.voices.store import VoiceStore, voice_exists
 from parley_tts.voices.voice import Voice, VoiceInfo, VoiceOrigin
 
 _CACHED_VOICES = 256
 _MAX_PAGE = 1000
+
+_log = get_logger("parley.tts")
 
 
 @dataclass(frozen=True)
@@ -146,7 +154,7 @@ class VoiceLibrary:
         return self._registry_voices[variant]
 
     async def list(self, page_size: int = 0, page_token: str = "") -> VoicePage:
-        """Voices by name, the registry's style prompts left out.
+        """Voices by name, the registry's style prompts and damaged voices left out.
 
         Args:
             page_size: voices at most; 0 or too many give the server's choice.
@@ -176,6 +184,8 @@ class VoiceLibrary:
                 voices.append((await asyncio.to_thread(self._cloned.describe, name)).info)
             except NotFound:
                 continue
+            except DataLoss as error:
+                _log.warning("voice_damaged", voice=name, cause=error.message)
         return VoicePage(voices, names[size - 1] if len(names) > size else "")
 
     async def clone(self, request: CloneRequest) -> VoiceInfo:
@@ -205,7 +215,7 @@ class VoiceLibrary:
         return voice.info
 
     async def delete(self, name: str) -> None:
-        """Deletes a cloned voice.
+        """Deletes a cloned voice, also a damaged one.
 
         Raises:
             FailedPrecondition: the voice came with the weights.
@@ -243,11 +253,14 @@ class VoiceLibrary:
                 return self._prepared.load(name)
         except NotFound:
             pass
+        except DataLoss as error:
+            # Only a cache: what is damaged is made anew.
+            _log.warning("voice_damaged", voice=name, cause=error.message)
         return None
 
     async def _prepare(self, speaker: RegistrySpeaker) -> Voice:
+        audio = await asyncio.to_thread(speaker.recording)
         try:
-            audio = await asyncio.to_thread(read_audio, speaker.wav)
             request = CloneRequest(
                 name=speaker.name,
                 wave=audio.mono(),
@@ -258,7 +271,4 @@ class VoiceLibrary:
             )
             return await self._preparer.prepare(request, VoiceOrigin.REGISTRY)
         except InvalidArgument as error:
-            raise FailedPrecondition(
-                f"the recording {speaker.wav} cannot become a voice: {error.message}",
-                reason="REGISTRY_MALFORMED",
-            ) from error
+            raise unusable_recording(speaker.wav, error) from error

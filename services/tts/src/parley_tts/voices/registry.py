@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from parley_core.errors import FailedPrecondition
+from parley_core.audio import Audio, read_audio
+from parley_core.errors import FailedPrecondition, InvalidArgument
 
 from parley_tts.tags import MusicStyle
 
@@ -29,6 +30,17 @@ class RegistrySpeaker:
     def digest(self) -> str:
         """Sha256 of transcript and recording: changes when either does."""
         return hashlib.sha256(self.prompt_text.encode() + b"\0" + self.wav.read_bytes()).hexdigest()
+
+    def recording(self) -> Audio:
+        """Reads the recording.
+
+        Raises:
+            FailedPrecondition: it is empty, truncated or no recording; the message names the file.
+        """
+        try:
+            return read_audio(self.wav)
+        except InvalidArgument as error:
+            raise unusable_recording(self.wav, error) from error
 
 
 class SpeakerRegistry:
@@ -62,6 +74,13 @@ class SpeakerRegistry:
             name.endswith(style.value) and name.removesuffix(style.value) in self._speakers
             for style in MusicStyle
         )
+
+
+def unusable_recording(wav: Path, cause: InvalidArgument) -> FailedPrecondition:
+    """The error for a recording of the registry that cannot become a voice."""
+    return FailedPrecondition(
+        f"the recording {wav} cannot become a voice: {cause.message}", reason="REGISTRY_MALFORMED"
+    )
 
 
 def guess_language(text: str) -> str:

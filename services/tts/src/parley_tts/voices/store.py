@@ -11,6 +11,7 @@ Blocking; callers on an event loop use a worker thread.
 import hashlib
 import json
 import os
+import re
 import uuid
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -120,17 +121,18 @@ class VoiceStore:
         self._write(voice, source, overwrite=True)
 
     def delete(self, name: str) -> None:
-        """Takes a voice away, for every replica at once.
+        """Takes a voice away, for every replica at once; a damaged one too.
 
         Raises:
             NotFound: there is no such voice.
         """
-        stored = self.describe(name)
+        files = self._array_files(name)
         try:
             self._json_path(name).unlink()
         except FileNotFoundError:
             raise voice_not_found(name) from None
-        (self._folder / stored.arrays).unlink(missing_ok=True)
+        for file in files:
+            file.unlink(missing_ok=True)
 
     def _json_path(self, name: str) -> Path:
         return self._folder / f"{name}.json"
@@ -149,7 +151,7 @@ class VoiceStore:
         arrays = self._folder / f"{name}.{digest[:16]}.{unique}.safetensors"
         stored = StoredVoice(voice.info, source, arrays.name, digest)
         staged = self._folder / f".{name}.{unique}.tmp"
-        replaced = self._stored_or_none(name) if overwrite else None
+        replaced = self._replaced_files(name) if overwrite else []
         try:
             _write_durably(arrays, content)
             _write_durably(staged, json.dumps(_to_document(stored), ensure_ascii=False).encode())
@@ -164,14 +166,22 @@ class VoiceStore:
             raise
         finally:
             staged.unlink(missing_ok=True)
-        if replaced:
-            (self._folder / replaced.arrays).unlink(missing_ok=True)
+        for file in replaced:
+            file.unlink(missing_ok=True)
 
-    def _stored_or_none(self, name: str) -> StoredVoice | None:
+    def _replaced_files(self, name: str) -> list[Path]:
         try:
-            return self.describe(name)
-        except (NotFound, DataLoss):
-            return None
+            return self._array_files(name)
+        except NotFound:
+            return []
+
+    def _array_files(self, name: str) -> list[Path]:
+        """What a voice's arrays lie in; of one that cannot be read, every file of its name."""
+        try:
+            return [self._folder / self.describe(name).arrays]
+        except DataLoss:
+            own = re.compile(rf"{re.escape(name)}\.[0-9a-f]{{16}}\.[0-9a-f]{{8}}\.safetensors")
+            return [path for path in self._folder.iterdir() if own.fullmatch(path.name)]
 
 
 def _write_durably(path: Path, content: bytes) -> None:

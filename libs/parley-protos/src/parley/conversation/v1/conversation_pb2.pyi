@@ -842,16 +842,25 @@ class CancelResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RESPONSE_ID_FIELD_NUMBER: _builtins.int
+    HEARD_OFFSET_FIELD_NUMBER: _builtins.int
     response_id: _builtins.str
     """Which one; empty means the current one."""
+    @_builtins.property
+    def heard_offset(self) -> _duration_pb2.Duration:
+        """What the user heard of it, where the client knows; unset goes by its playback reports, or by the clock.
+        Also taken for the response that was cut off or ended last, while the client still knows better:
+        the history is cut to it, never made longer.
+        """
+
     def __init__(
         self,
         *,
         response_id: _builtins.str = ...,
+        heard_offset: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heard_offset", b"heard_offset"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["response_id", b"response_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heard_offset", b"heard_offset", "response_id", b"response_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
