@@ -362,6 +362,19 @@ async def test_a_system_prompt_that_leaves_no_place_is_refused_before_anything_i
     assert gateway.stages.chat.requests[-1].messages[0].parts[0].text != long.system_prompt
 
 
+async def test_a_text_to_be_remembered_is_in_the_next_prompt_and_has_no_reply(gateway):
+    async with talking(gateway) as talk:
+        await talk.send(text=pb.TextInput(text="My name is Bob.", no_reply=True))
+        await talk.write("Who am I?")
+        await talk.until("response_completed")
+        await talk.call.done_writing()
+        await talk.rest()
+    assert talk.kinds().count("response_started") == 1
+    texts = [each.parts[0].text for each in gateway.stages.chat.requests[-1].messages]
+    assert texts[-1] == "Who am I?"
+    assert "My name is Bob." in texts
+
+
 async def test_a_tenant_may_be_named_like_a_domain():
     keys = AuthSettings(api_keys={"acme.com": "secret"})
     told = (("authorization", "Bearer secret"),)

@@ -52,6 +52,24 @@ def results_told(gateway):
     ]
 
 
+async def test_a_text_that_no_answer_was_asked_for_goes_before_what_is_spoken_next(
+    gateway, address
+):
+    async with connected(address) as caller:
+        await caller.update(audio={"input": {"turn_detection": VAD}})
+        text = {"type": "input_text", "text": "My name is Bob."}
+        item = {"type": "message", "role": "user", "content": [text]}
+        await caller.connection.conversation.item.create(item=item)
+        await caller.until("conversation.item.done")
+        await caller.say(QUESTION)
+        await caller.until("response.done")
+        assert len(caller.of("response.created")) == 1
+        assert not caller.of("error")
+    messages = gateway.stages.chat.requests[-1].messages
+    assert [each.parts[0].text for each in messages[1:-1] if each.parts[0].text] == [text["text"]]
+    assert messages[-1].parts[0].HasField("audio")
+
+
 async def test_a_reply_that_was_begun_early_and_fails_is_told(gateway, address):
     stages = gateway.stages
     stages.tokenizer.gate.clear()

@@ -8,7 +8,7 @@ from parley_gateway.turns.controller import State
 from parley_gateway.turns.effects import Cause, Decision, Status
 from parley_gateway.turns.end_of_turn import SilencePolicy
 from parley_gateway.turns.playback import REPORT_GRACE
-from parley_gateway.turns.rules import TurnRules
+from parley_gateway.turns.rules import SpeculationRules, TurnRules
 
 pytestmark = pytest.mark.unit
 
@@ -182,6 +182,17 @@ def test_text_in_silence_is_answered_at_once():
     decision, start = stream.tell(ev.TextReceived("hello"))
     assert decision.decision is Decision.COMMIT
     assert (start.text, start.key.turn_id) == ("hello", "t1")
+
+
+def test_a_text_to_be_remembered_is_a_turn_that_nobody_answers_and_changes_what_answers_build_on():
+    stream = Stream(speculation=SpeculationRules(pause=0.4))
+    stream.tell(ev.SpeechStarted(0.0))
+    stream.tell(ev.SpeechStopped(1.0, silence=0.3), after=1.2)
+    (early,) = of(stream.wait(0.2), fx.StartReply)
+    noted = stream.tell(ev.TextNoted("My name is Bob."))
+    assert noted[0] == fx.NoteText("t2", "My name is Bob.")
+    assert of(noted, fx.DiscardReply) == [fx.DiscardReply(early.key)]
+    assert stream.state is State.USER_PAUSED
 
 
 def test_text_cuts_a_reply_off():

@@ -23,7 +23,10 @@ ACTIONS = st.one_of(
     st.tuples(st.just("activity end")),
     st.tuples(st.just("audio end")),
     st.tuples(st.just("text")),
+    st.tuples(st.just("note")),
     st.tuples(st.just("cancel"), st.booleans()),
+    # What was heard of a reply, by its number from the newest; most of them are over.
+    st.tuples(st.just("heard"), st.integers(0, 3), st.floats(-1, 12)),
     st.tuples(st.just("playback"), st.integers(0, 3), st.floats(-1, 12), st.booleans()),
     st.tuples(st.just("words"), st.sampled_from(["", " ", "stop"])),
     st.tuples(st.just("echo"), st.booleans()),
@@ -89,6 +92,7 @@ class World:
         self.attempt_of = {}
         self.completed = []
         self.recorded = set()
+        self.corrected = None
         self.interrupted = {}
         self.put = {}
         self.left = {}
@@ -205,6 +209,10 @@ class World:
                 assert key not in self.completed, "a reply ended twice"
                 self.completed.append(key)
             case fx.RecordTurn(key, status, heard):
+                if key == self.corrected:
+                    assert 0 <= heard < self.stopped.get(key, self.sent.get(key, 0))
+                    assert key in self.recorded, "only what was written down is corrected"
+                    self.stopped[key] = heard
                 wanted = self.sent.get(key, 0) if status is fx.Status.FAILED else None
                 assert heard == self.stopped.get(key, wanted), "history is not what was heard"
                 self.recorded.add(key)
@@ -220,6 +228,18 @@ class World:
                 assert asked[0] == key
             case fx.WakeAt(at):
                 self.wake = at
+
+    def correct(self, number, heard):
+        told = list(self.attempt_of)
+        if not told:
+            return
+        key = told[max(0, len(told) - 1 - number)]
+        if key == self.audible:
+            self.told[key] = min(max(heard, 0.0), self.sent.get(key, 0.0))
+        else:
+            self.corrected = key
+        self.feed(ev.CancelRequested(key.response_id, heard))
+        self.corrected = None
 
     def heard_of(self, key):
         """What the client said that it played, or what plays since it left."""
@@ -295,6 +315,10 @@ class World:
                 self.feed(ev.AudioEnded(self.now))
             case "text":
                 self.feed(ev.TextReceived("text"))
+            case "note":
+                self.feed(ev.TextNoted("text"))
+            case "heard":
+                self.correct(*given_)
             case "cancel":
                 named = self.audible.response_id if given_[0] and self.audible else ""
                 self.feed(ev.CancelRequested(named))

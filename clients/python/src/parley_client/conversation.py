@@ -135,9 +135,9 @@ class Conversation:
         content = samples if isinstance(samples, bytes) else samples.astype("<i2").tobytes()
         await self._send(audio=pb.AudioInput(content=content, end_of_stream=end))
 
-    async def send_text(self, text: str) -> None:
-        """Sends something written; it is a turn of its own."""
-        await self._send(text=pb.TextInput(text=text))
+    async def send_text(self, text: str, *, no_reply: bool = False) -> None:
+        """Sends something written, a turn of its own; `no_reply`: remembered, not answered."""
+        await self._send(text=pb.TextInput(text=text, no_reply=no_reply))
 
     async def start_activity(self) -> None:
         """The user begins to speak (with ``manual_activity``)."""
@@ -173,9 +173,18 @@ class Conversation:
         )
         await self._send(function_result=pb.FunctionResult(call_id=call_id, error=problem))
 
-    async def cancel_response(self, response_id: str = "") -> None:
-        """Ends a response; the current one when none is named."""
-        await self._send(cancel_response=pb.CancelResponse(response_id=response_id))
+    async def cancel_response(self, response_id: str = "", *, heard_s: float | None = None) -> None:
+        """Ends a response; the current one when none is named.
+
+        Args:
+            response_id: Which one.
+            heard_s: Seconds of it that the user heard, where that is known; also corrects what was
+                heard of the one that was over last.
+        """
+        cancelled = pb.CancelResponse(response_id=response_id)
+        if heard_s is not None:
+            cancelled.heard_offset.CopyFrom(duration(heard_s))
+        await self._send(cancel_response=cancelled)
 
     async def update(self, config: ConversationConfig, fields: list[str]) -> None:
         """Changes fields of the configuration from the next turn on.

@@ -66,7 +66,7 @@ class Inbox:
                 case "audio":
                     await self._on_audio(request.audio)
                 case "text":
-                    self._on_text(request.text.text)
+                    self._on_text(request.text)
                 case "activity":
                     self._on_activity(request.activity.type)
                 case "playback":
@@ -116,7 +116,8 @@ class Inbox:
         if audio.end_of_stream:
             self._session.feed(ev.AudioEnded(self._microphone.offset))
 
-    def _on_text(self, text: str) -> None:
+    def _on_text(self, told: conversation_pb2.TextInput) -> None:
+        text = told.text
         try:
             longest = self._settings.request_limits.max_text_chars
             conversation_config.check_text(text, "text.text", longest)
@@ -125,7 +126,7 @@ class Inbox:
         except InvalidArgument as error:
             self._session.notice(error)
         else:
-            self._session.feed(ev.TextReceived(text))
+            self._session.feed(ev.TextNoted(text) if told.no_reply else ev.TextReceived(text))
 
     def _on_activity(self, kind: "conversation_pb2.ActivityType.ValueType") -> None:
         offset = self._microphone.offset

@@ -36,7 +36,7 @@ from parley_gateway.sequences import closing_config, keep_ahead
 from parley_gateway.session_metrics import FALSE_ALARMS, STALE_DROPPED, STREAMS
 from parley_gateway.settings import GatewaySettings
 from parley_gateway.stages.bundle import Stages
-from parley_gateway.stages.context import TurnUpdate
+from parley_gateway.stages.context import TurnStatus, TurnUpdate
 from parley_gateway.tools.toolbox import Toolbox
 from parley_gateway.turns import effects as fx
 from parley_gateway.turns import events as ev
@@ -280,6 +280,8 @@ class SessionRunner:
                 replying.complete(effect)
             case fx.RecordTurn():
                 replying.record(effect)
+            case fx.NoteText(turn_id, text):
+                self._history.keep(TurnUpdate(turn_id, user_text=text, status=TurnStatus.COMPLETED))
             case fx.TellNotice(problem):
                 self._outbox.put(responses.notice(problem))
             case fx.DropStale():

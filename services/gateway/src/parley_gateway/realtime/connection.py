@@ -16,6 +16,7 @@ from typing import Any
 from aiohttp import WSCloseCode, WSMsgType, web
 from google.protobuf import json_format
 from google.protobuf import message as protobuf
+from parley.conversation.v1 import conversation_pb2
 from parley_core.errors import InvalidArgument, OutOfRange, ParleyError, from_exception
 from parley_core.logging import get_logger
 
@@ -106,6 +107,9 @@ class RealtimeConnection:
 
     async def _write(self, response: Response) -> None:
         self._to_client.tell(response)
+        if _begins_speech(response):
+            for request in self._from_client.spoken_on():
+                await self._requests.put(request)
         await self._flush()
         self._ready.set()
 
@@ -185,6 +189,14 @@ class RealtimeConnection:
 
     async def _close(self, code: WSCloseCode, reason: str) -> None:
         await self._socket.close(code=code, message=reason.encode())
+
+
+def _begins_speech(response: Response) -> bool:
+    activity = response.speech_activity
+    return (
+        response.WhichOneof("event") == "speech_activity"
+        and activity.type == conversation_pb2.ACTIVITY_TYPE_START
+    )
 
 
 def _decode(text: str) -> ClientEvent:

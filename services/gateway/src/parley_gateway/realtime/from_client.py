@@ -208,6 +208,13 @@ class FromClient:
         result = conversation_pb2.FunctionResult(call_id=given.call_id, output=output)
         return [Request(function_result=result)]
 
+    def spoken_on(self) -> list[Request]:
+        """Takes note that the user begins to speak; what was written before goes before it."""
+        if self._link.config.turn_policy.manual_activity:
+            return []
+        text = self._pending.take_texts()
+        return [Request(text=conversation_pb2.TextInput(text=text, no_reply=True))] if text else []
+
     def _truncate(self, told: ce.ItemTruncate) -> list[Request]:
         spoken = self._spoken(told.item_id)
         if told.content_index != 0:

@@ -139,6 +139,12 @@ class PendingInput:
         self._speech.clear()
         return requests, items
 
+    def take_texts(self) -> str:
+        """Takes the texts out, as one; empty if none waits."""
+        text = "\n".join(self._texts.values())
+        self._texts.clear()
+        return text
+
     def _check_room(self, pcm: bytes, field: str) -> None:
         held = len(self._buffer) + sum(len(each) for each in self._speech.values())
         if held + len(pcm) > self._max_bytes:

@@ -115,6 +115,10 @@ class TurnController:
                 self._on_end_of_input(offset, now)
             case ev.TextReceived(text):
                 self._on_text(text, now)
+            case ev.TextNoted(text):
+                self._do(fx.NoteText(self._next_turn(), text))
+                # It was made from the history as it was.
+                self._replies.discard()
             case ev.CancelRequested(response_id, heard):
                 self._on_cancel(response_id, heard, now)
             case ev.PlaybackReported(response_id, offset, finished):

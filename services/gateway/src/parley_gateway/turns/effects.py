@@ -236,6 +236,14 @@ class TellNotice:
 
 
 @dataclass(frozen=True, slots=True)
+class NoteText:
+    """Write down what the user wrote, a turn without a reply."""
+
+    turn_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class WakeAt:
     """Feed a `Tick` at this time of the controller's clock. The newest counts; None wants none."""
 
@@ -264,6 +272,7 @@ Effect = (
     | TellInterruption
     | CompleteResponse
     | RecordTurn
+    | NoteText
     | TellNotice
     | WakeAt
 )

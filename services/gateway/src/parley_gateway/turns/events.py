@@ -81,6 +81,13 @@ class TextReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class TextNoted:
+    """The user wrote something to be remembered, not answered."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class CancelRequested:
     """The client ends a response; an empty id means the current one.
 
@@ -186,6 +193,7 @@ Event = (
     | ActivityEnded
     | AudioEnded
     | TextReceived
+    | TextNoted
     | CancelRequested
     | PlaybackReported
     | ReplyProduced

@@ -174,6 +174,7 @@ class Replies:
         over = self._over
         if not over or over.key.response_id != response_id:
             return False
+        heard = max(0.0, heard)
         if heard < over.heard:
             self._over = replace(over, heard=heard)
             self._do(fx.RecordTurn(over.key, over.status, heard))

@@ -730,16 +730,20 @@ class TextInput(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TEXT_FIELD_NUMBER: _builtins.int
+    NO_REPLY_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The text. It is a turn of its own."""
+    no_reply: _builtins.bool
+    """It is remembered and not answered: what follows builds on it."""
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
+        no_reply: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["no_reply", b"no_reply", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
