@@ -181,9 +181,8 @@ class Conversation:
             heard_s: Seconds of it that the user heard, where that is known; also corrects what was
                 heard of the one that was over last.
         """
-        cancelled = pb.CancelResponse(response_id=response_id)
-        if heard_s is not None:
-            cancelled.heard_offset.CopyFrom(duration(heard_s))
+        heard = None if heard_s is None else duration(heard_s)
+        cancelled = pb.CancelResponse(response_id=response_id, heard_offset=heard)
         await self._send(cancel_response=cancelled)
 
     async def update(self, config: ConversationConfig, fields: list[str]) -> None:
