@@ -12,10 +12,13 @@ import wave
 import grpc
 import numpy as np
 import pytest
-from parley_client import Recording, write_wav
+import soundfile
+from parley_client import BadRecording, Recording, write_wav
 from parley_client.command import main
 
 pytestmark = pytest.mark.contract
+
+HERE = ("--address", "127.0.0.1:1")
 
 
 @pytest.fixture
@@ -136,6 +139,21 @@ async def test_say_transcribe_and_voices(parley, question, tmp_path):
         (["ask", "--text", "x", "-o", "no/such/folder.wav"], 2, "USAGE"),
         (["ask", "--text", "x", "--seed", "-1"], 2, "USAGE"),
         (["ask", "--text", "x", "--functions", "text.wav"], 2, "USAGE"),
+        (["ask", "--text", "x", "-o", "folder"], 2, "USAGE"),
+        (["ask", "--text", "x", "--timeline", "folder"], 2, "USAGE"),
+        (["say", "x", "-o", "folder"], 2, "USAGE"),
+        (["talk", "--wav", "long.flac", "-o", "folder"], 2, "USAGE"),
+        (["talk", "--wav", "cut.flac"], 2, "AUDIO_MALFORMED"),
+        (["talk", "--wav", "long.flac", "--silence", "inf", *HERE], 2, "MALFORMED_MESSAGE"),
+        (["ask", "--text", "\udcff", *HERE], 2, "MALFORMED_MESSAGE"),
+        (["ask", "--text", "x", "--voice", "\udcff", *HERE], 2, "MALFORMED_MESSAGE"),
+        (["ask", "--text", "x", "--seed", str(2**64), *HERE], 2, "MALFORMED_MESSAGE"),
+        (["say", "\udcff", "-o", "o.wav", *HERE], 2, "MALFORMED_MESSAGE"),
+        (["voices", "--api-key", "\u00fc", *HERE], 2, "API_KEY_MALFORMED"),
+        (["voices", "--ca-file", "missing.pem", *HERE], 2, "USAGE"),
+        (["voices", "--ca-file", "text.wav", *HERE], 2, "USAGE"),
+        (["voices", *HERE, "delete", "me"], 2, "USAGE"),
+        (["voices", "--json", "list"], 2, "USAGE"),
         (["frobnicate"], 2, "USAGE"),
         (["transcribe", "missing.wav"], 2, "FILE_NOT_FOUND"),
         (["ask", "--text", "x"], 3, "NO_ADDRESS"),
@@ -151,6 +169,10 @@ def test_every_failure_is_one_line_with_its_reason(
 ):
     (tmp_path / "text.wav").write_text("I am text")
     (tmp_path / "empty.wav").touch()
+    (tmp_path / "folder").mkdir()
+    noise = np.random.default_rng(0).normal(0, 0.1, 16000)
+    soundfile.write(tmp_path / "long.flac", noise, 16000)
+    (tmp_path / "cut.flac").write_bytes((tmp_path / "long.flac").read_bytes()[:9000])
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PARLEY_ADDRESS", raising=False)
     assert main.run(arguments) == status
@@ -159,6 +181,82 @@ def test_every_failure_is_one_line_with_its_reason(
     assert err.startswith("error: ")
     assert err.endswith(f"[{reason}]\n")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        '[{"name": 1}]',
+        '[{"name": "\\ud800"}]',
+        '[{"name": "f", "parameters": [1]}]',
+        '[{"name": "f", "parameters": "x"}]',
+        '[{"name": "f", "timeout_s": "x"}]',
+        '[{"name": "f", "timeout_s": 1e300}]',
+        '[{"name": "f", "timeout_s": NaN}]',
+    ],
+)
+@pytest.mark.parametrize("command", ["ask", "talk"])
+async def test_functions_that_cannot_be_declared_are_wrong_usage(
+    parley, gateway, question, tmp_path, declared, command
+):
+    functions = tmp_path / "functions.json"
+    if command == "talk":
+        declared = declared.replace("}]", ', "run": ["true"]}]')
+    functions.write_text(declared)
+    spoken = ["--wav", question] if command == "talk" else [question]
+    status, out, err = await parley(command, *spoken, "--functions", functions)
+    assert (status, out) == (2, "")
+    assert err.endswith("[USAGE]\n")
+    assert err.count("\n") == 1
+    assert gateway.speech.requests == gateway.conversations.requests == []
+
+
+async def run_apart(shell, gateway, **environment):
+    """Runs a line of shell, where `parley` is the command; status, stdout, stderr."""
+    process = await asyncio.create_subprocess_exec(
+        *("bash", "-c", f'parley() {{ "{sys.executable}" -m parley_client "$@"; }}; {shell}'),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PARLEY_ADDRESS": gateway.address, **environment},
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 40)
+    return process.returncode, out.decode(), err.decode()
+
+
+@pytest.mark.parametrize("command", ["voices --json", "voices"])
+async def test_whoever_has_read_enough_is_no_failure(gateway, command):
+    status, _, err = await run_apart(f"set -o pipefail; parley {command} | true", gateway)
+    assert (status, err) == (0, "")
+
+
+async def test_a_closed_stdout_is_no_failure(gateway):
+    assert await run_apart("parley ask --text x --json >&-", gateway) == (0, "", "")
+
+
+@pytest.mark.parametrize("option", ["", "--json"])
+async def test_a_terminal_that_knows_few_letters_is_shown_their_numbers(gateway, option, tmp_path):
+    shell = f"cd {tmp_path}; parley say x -o ü.wav {option}"
+    # As it is where no locale is set, and Python is told not to choose one.
+    plain = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+    status, out, err = await run_apart(shell, gateway, **plain)
+    assert (status, err) == (0, "Speaking\n" if err else "")
+    if option:
+        assert json.loads(out)["audio"]["samples"] == 22050
+    else:
+        assert "\\" in out
+    assert (tmp_path / "ü.wav").exists()
+
+
+def test_a_target_that_cannot_be_opened_is_one_line(tmp_path):
+    """Found out only when it is written: the folder went away meanwhile."""
+    with pytest.raises(BadRecording) as caught:
+        write_wav(tmp_path / "gone" / "o.wav", np.zeros(8, np.int16), 8000)
+    assert caught.value.reason == "FILE_UNWRITABLE"
+    told = "from parley_client import *; import numpy as np\n"
+    told += "try: write_wav('/', np.zeros(8, np.int16), 8000)\n"
+    told += "except BadRecording as error: print(error.reason)"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("FILE_UNWRITABLE\n", "")
 
 
 @pytest.mark.parametrize("command", ["ask", "say", "transcribe", "voices"])
@@ -192,6 +290,11 @@ async def test_control_characters_of_a_model_do_not_reach_the_terminal(parley, g
     from parley_client.command.console import clean
 
     assert clean("a\x1b[2Jb\nc") == "a\ufffd[2Jb\nc"
+    gateway.speech.refuse = gateway.refusal(
+        grpc.StatusCode.NOT_FOUND, "no voice \x1b[2J", "VOICE_NOT_FOUND"
+    )
+    _, _, err = await parley("voices")
+    assert err == "error: no voice \ufffd[2J [VOICE_NOT_FOUND]\n"
 
 
 async def test_ctrl_c_cancels_the_call_and_is_status_130(gateway, tmp_path):

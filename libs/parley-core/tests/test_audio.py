@@ -82,6 +82,15 @@ def test_files_are_read(form, channels):
     assert np.abs(audio.mono() - tone()).max() < (0.05 if form == "OGG" else 1e-4)
 
 
+@pytest.mark.parametrize("codec", ["GSM610", "G721_32", "ULAW"])
+def test_a_wav_of_a_telephone_codec_is_read(codec):
+    tone = np.sin(np.arange(8000) / 20) / 2
+    file = io.BytesIO()
+    soundfile.write(file, tone, 8000, format="WAV", subtype=codec)
+    heard = read_audio(file.getvalue()).samples[:8000, 0]
+    assert np.corrcoef(heard, tone)[0, 1] > 0.95
+
+
 def test_a_written_wav_reads_back(tmp_path):
     write_wav(tmp_path / "a.wav", tone(rate=22050), 22050)
     audio = read_audio(tmp_path / "a.wav")

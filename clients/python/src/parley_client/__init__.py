@@ -35,6 +35,7 @@ from parley_client.errors import (
     ServerError,
     Unavailable,
     Unreachable,
+    Unsendable,
 )
 from parley_client.latency import Latency, Stage, Usage
 from parley_client.recording import Recording, write_wav
@@ -82,6 +83,7 @@ __all__ = [
     "TurnPolicy",
     "Unavailable",
     "Unreachable",
+    "Unsendable",
     "Usage",
     "Voice",
     "Word",

@@ -161,6 +161,7 @@ class AnswerStream:
     def __init__(self, call: "grpc.aio.UnaryStreamCall[Any, speech_pb2.AskResponse]"):
         self._call = call
         self._sent = time.monotonic()
+        self._seen: list[AnswerEvent] = []
         self._events = self._read()
 
     async def __aenter__(self) -> "AnswerStream":
@@ -182,13 +183,14 @@ class AnswerStream:
         self._call.cancel()
 
     async def collect(self) -> Answer:
-        """Waits for the rest of the answer.
+        """Waits for the rest of the answer; what was iterated before is part of it.
 
         Raises:
             ParleyError: the call failed.
         """
-        events = [event async for event in self._events]
-        return assemble(events)
+        async for _ in self._events:
+            pass
+        return assemble(self._seen)
 
     async def _read(self) -> AsyncIterator[AnswerEvent]:
         finished = False
@@ -197,6 +199,7 @@ class AnswerStream:
                 event = _event(response, time.monotonic() - self._sent)
                 if event is not None:
                     finished = isinstance(event, Finished)
+                    self._seen.append(event)
                     yield event
         if not finished:
             raise ServerError("the answer broke off before its end", reason="STREAM_INCOMPLETE")

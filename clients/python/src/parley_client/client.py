@@ -24,7 +24,7 @@ from parley.conversation.v1 import (
 from parley_client.answer import AnswerStream
 from parley_client.config import ConversationConfig, duration
 from parley_client.conversation import Conversation, pcm_format
-from parley_client.errors import typed_errors
+from parley_client.errors import Unsendable, sendable, typed_errors
 from parley_client.recording import Recording, as_recording
 from parley_client.sessions import Session, Turn
 from parley_client.speech import SpeechStream
@@ -32,6 +32,9 @@ from parley_client.voices import Transcript, Voice
 
 _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 _PAGE_SIZE = 100
+
+# What gRPC still counts to; beyond that a deadline of its would have passed already.
+_LONGEST_S = 1e9
 
 Audio = Recording | bytes | str | os.PathLike[str]
 
@@ -61,6 +64,9 @@ class Client:
         api_key: sent as ``authorization: Bearer``.
         tls: True for TLS with the system's certificates, or a `Tls`; False for none.
         timeout: seconds that a call may take when it does not say itself; None: no limit.
+
+    Raises:
+        Unsendable: API_KEY_MALFORMED, the key is not what a header can carry.
     """
 
     def __init__(
@@ -73,7 +79,13 @@ class Client:
     ):
         self.address = address
         self._timeout = timeout
-        self._metadata = (("authorization", f"Bearer {api_key}"),) if api_key else ()
+        # A key out of a file often brings the end of its line.
+        key = (api_key or "").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise Unsendable(
+                "an API key has no characters but printable ASCII", reason="API_KEY_MALFORMED"
+            )
+        self._metadata = (("authorization", f"Bearer {key}"),) if key else ()
         self._channel = _channel(address, tls)
         self._speech: Any = speech_pb2_grpc.SpeechServiceStub(self._channel)
         self._conversation: Any = conversation_pb2_grpc.ConversationServiceStub(self._channel)
@@ -118,19 +130,22 @@ class Client:
 
         Raises:
             BadRecording: the audio cannot be read.
+            Unsendable: an argument is nothing that a request can hold.
         """
         if (audio is None) == (text is None):
             raise ValueError("give exactly one of audio and text")
-        request = speech_pb2.AskRequest(
-            session=session,
-            text_only=text_only,
-            config=config.to_proto() if config else None,
-        )
-        if audio is not None:
-            request.audio.CopyFrom(as_recording(audio).to_proto())
-        else:
-            request.text = text or ""
-        return AnswerStream(self._speech.Ask(request, **self._call(timeout)))
+        with sendable():
+            request = speech_pb2.AskRequest(
+                session=session,
+                text_only=text_only,
+                config=config.to_proto() if config else None,
+            )
+            if audio is not None:
+                request.audio.CopyFrom(as_recording(audio).to_proto())
+            else:
+                request.text = text or ""
+        with typed_errors():
+            return AnswerStream(self._speech.Ask(request, **self._call(timeout)))
 
     def synthesize(
         self,
@@ -153,16 +168,21 @@ class Client:
             temperature: 0 is greedy.
             seed: makes the speech repeatable.
             timeout: seconds.
+
+        Raises:
+            Unsendable: an argument is nothing that a request can hold.
         """
-        request = speech_pb2.SynthesizeRequest(
-            text=text,
-            voice=voice,
-            style_tags=style_tags,
-            strict_tags=strict_tags,
-            temperature=temperature,
-            seed=seed,
-        )
-        return SpeechStream(self._speech.Synthesize(request, **self._call(timeout)))
+        with sendable():
+            request = speech_pb2.SynthesizeRequest(
+                text=text,
+                voice=voice,
+                style_tags=style_tags,
+                strict_tags=strict_tags,
+                temperature=temperature,
+                seed=seed,
+            )
+        with typed_errors():
+            return SpeechStream(self._speech.Synthesize(request, **self._call(timeout)))
 
     async def recognize(self, audio: Audio, *, timeout: float | None = None) -> Transcript:
         """Writes down a recording."""
@@ -185,10 +205,10 @@ class Client:
 
     async def voice(self, name: str, *, timeout: float | None = None) -> Voice:
         """Tells one voice."""
+        with sendable():
+            request = speech_pb2.GetVoiceRequest(name=name)
         with typed_errors():
-            response = await self._speech.GetVoice(
-                speech_pb2.GetVoiceRequest(name=name), **self._call(timeout)
-            )
+            response = await self._speech.GetVoice(request, **self._call(timeout))
         return Voice.from_proto(response)
 
     async def clone_voice(
@@ -211,22 +231,23 @@ class Client:
             language_codes: BCP-47 languages of the recording.
             timeout: seconds.
         """
-        request = speech_pb2.CloneVoiceRequest(
-            name=name,
-            audio=as_recording(audio).to_proto(),
-            prompt_text=prompt_text,
-            consent=consent,
-            language_codes=language_codes,
-        )
+        with sendable():
+            request = speech_pb2.CloneVoiceRequest(
+                name=name,
+                audio=as_recording(audio).to_proto(),
+                prompt_text=prompt_text,
+                consent=consent,
+                language_codes=language_codes,
+            )
         with typed_errors():
             return Voice.from_proto(await self._speech.CloneVoice(request, **self._call(timeout)))
 
     async def delete_voice(self, name: str, *, timeout: float | None = None) -> None:
         """Deletes a cloned voice."""
+        with sendable():
+            request = speech_pb2.DeleteVoiceRequest(name=name)
         with typed_errors():
-            await self._speech.DeleteVoice(
-                speech_pb2.DeleteVoiceRequest(name=name), **self._call(timeout)
-            )
+            await self._speech.DeleteVoice(request, **self._call(timeout))
 
     async def create_session(
         self,
@@ -244,18 +265,20 @@ class Client:
             ttl: seconds that it lives without use; None: the server's default.
             timeout: seconds.
         """
-        request = conversation_pb2.CreateSessionRequest(
-            session_id=session_id,
-            config=config.to_proto() if config else None,
-            ttl=duration(ttl),
-        )
+        with sendable():
+            request = conversation_pb2.CreateSessionRequest(
+                session_id=session_id,
+                config=config.to_proto() if config else None,
+                ttl=duration(ttl),
+            )
         with typed_errors():
             response = await self._conversation.CreateSession(request, **self._call(timeout))
         return Session.from_proto(response)
 
     async def session(self, name: str, *, timeout: float | None = None) -> Session:
         """Tells a session."""
-        request = conversation_pb2.GetSessionRequest(name=name)
+        with sendable():
+            request = conversation_pb2.GetSessionRequest(name=name)
         with typed_errors():
             response = await self._conversation.GetSession(request, **self._call(timeout))
         return Session.from_proto(response)
@@ -272,13 +295,15 @@ class Client:
 
     async def delete_session(self, name: str, *, timeout: float | None = None) -> None:
         """Deletes a session and its history."""
-        request = conversation_pb2.DeleteSessionRequest(name=name)
+        with sendable():
+            request = conversation_pb2.DeleteSessionRequest(name=name)
         with typed_errors():
             await self._conversation.DeleteSession(request, **self._call(timeout))
 
     async def turns(self, session: str, *, timeout: float | None = None) -> list[Turn]:
         """Lists what was said in a session, oldest first, as it was heard."""
-        request = conversation_pb2.ListTurnsRequest(session=session, page_size=_PAGE_SIZE)
+        with sendable():
+            request = conversation_pb2.ListTurnsRequest(session=session, page_size=_PAGE_SIZE)
         with typed_errors():
             return [
                 Turn.from_proto(each)
@@ -303,25 +328,30 @@ class Client:
             config: how to hold it.
             input_sample_rate: Hz of the mono PCM16 that will be sent.
             output_sample_rate: Hz of the reply; None: the vocoder's own.
+
+        Raises:
+            Unsendable: an argument is nothing that a request can hold.
         """
         if session and resumption_handle:
             raise ValueError("give at most one of session and resumption_handle")
-        setup = conversation_pb2.ConversationSetup(
-            config=config.to_proto() if config else None,
-            input_format=pcm_format(input_sample_rate),
-            output_format=pcm_format(output_sample_rate) if output_sample_rate else None,
-        )
-        if session:
-            setup.session = session
-        if resumption_handle:
-            setup.resumption_handle = resumption_handle
+        with sendable():
+            setup = conversation_pb2.ConversationSetup(
+                config=config.to_proto() if config else None,
+                input_format=pcm_format(input_sample_rate),
+                output_format=pcm_format(output_sample_rate) if output_sample_rate else None,
+            )
+            if session:
+                setup.session = session
+            if resumption_handle:
+                setup.resumption_handle = resumption_handle
         return Conversation(
             lambda: self._conversation.StreamingConverse(metadata=self._metadata or None), setup
         )
 
     def _call(self, timeout: float | None) -> dict[str, Any]:
+        limit = self._timeout if timeout is None else timeout
         return {
-            "timeout": self._timeout if timeout is None else timeout,
+            "timeout": None if limit is None or limit > _LONGEST_S else limit,
             "metadata": self._metadata or None,
         }
 

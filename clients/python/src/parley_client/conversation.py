@@ -16,15 +16,23 @@ from typing import Any
 
 import grpc
 import numpy as np
+import numpy.typing as npt
 from google.protobuf import struct_pb2
 from parley.audio.v1 import audio_pb2
 from parley.conversation.v1 import conversation_pb2 as pb
 from parley.conversation.v1 import problem_pb2
 
 from parley_client.config import ConversationConfig, duration
-from parley_client.errors import STREAM_BROKEN, ServerError, Unreachable, typed_errors
+from parley_client.errors import (
+    STREAM_BROKEN,
+    ServerError,
+    Unreachable,
+    Unsendable,
+    sendable,
+    typed_errors,
+)
 from parley_client.latency import seconds
-from parley_client.recording import Samples
+from parley_client.recording import Samples, pcm16
 
 _REFUSAL_S = 1.0
 
@@ -65,12 +73,18 @@ class Conversation:
 
     def __init__(self, call: Callable[[], Call], setup: pb.ConversationSetup):
         self._open = call
-        self._call: Call
+        self._opened: Call | None = None
         self._first = setup
         self._write_lock = asyncio.Lock()
         self._writing: asyncio.Future[None] | None = None
         self._sequence = 0
         self.resumption_handle = ""
+
+    @property
+    def _call(self) -> Call:
+        if self._opened is None:
+            raise RuntimeError("a conversation begins with `async with`")
+        return self._opened
 
     async def __aenter__(self) -> "Conversation":
         try:
@@ -87,7 +101,8 @@ class Conversation:
         return self
 
     async def _set_up(self) -> pb.StreamingConverseResponse | None:
-        self._call = self._open()
+        with typed_errors():
+            self._opened = self._open()
         try:
             await self._send(setup=self._first)
             return await self._receive()
@@ -95,7 +110,8 @@ class Conversation:
             if error.reason != STREAM_BROKEN:
                 raise
         # Refused before anything was read. A call that sends nothing first is told why.
-        self._call = self._open()
+        with typed_errors():
+            self._opened = self._open()
         with contextlib.suppress(TimeoutError), typed_errors():
             async with asyncio.timeout(_REFUSAL_S):
                 await self._end()
@@ -111,7 +127,8 @@ class Conversation:
         await self._leave()
 
     async def _leave(self) -> None:
-        self._call.cancel()
+        if self._opened:
+            self._opened.cancel()
         if self._writing:
             self._writing.cancel()
             await asyncio.wait([self._writing])
@@ -124,20 +141,35 @@ class Conversation:
     def __aiter__(self) -> AsyncIterator[ConversationEvent]:
         return self._read()
 
-    async def send_audio(self, samples: Samples | bytes, *, end: bool = False) -> None:
+    async def send_audio(
+        self, samples: Samples | npt.NDArray[np.floating] | bytes, *, end: bool = False
+    ) -> None:
         """Sends the user's audio.
 
         Args:
-            samples: int16 ``[n]`` or PCM S16LE bytes, in the format of the setup; 20 ms is a good
-                size.
+            samples: mono in the rate of the setup: int16 ``[n]``, float ``[n]`` in -1..1, or PCM
+                S16LE bytes; 20 ms is a good size. A column ``[n, 1]`` will do.
             end: no more audio follows in this stream.
+
+        Raises:
+            BadRecording: the values are no samples.
+            Unsendable: they have more than one channel.
         """
-        content = samples if isinstance(samples, bytes) else samples.astype("<i2").tobytes()
+        if isinstance(samples, bytes | bytearray | memoryview):
+            content = bytes(samples)
+        elif samples.ndim == 1 or samples.shape[1:] == (1,):
+            content = pcm16(samples).tobytes()
+        else:
+            raise Unsendable(
+                f"a conversation is mono, not {list(samples.shape)}", reason="AUDIO_NOT_MONO"
+            )
         await self._send(audio=pb.AudioInput(content=content, end_of_stream=end))
 
     async def send_text(self, text: str, *, no_reply: bool = False) -> None:
         """Sends something written, a turn of its own; `no_reply`: remembered, not answered."""
-        await self._send(text=pb.TextInput(text=text, no_reply=no_reply))
+        with sendable():
+            message = pb.TextInput(text=text, no_reply=no_reply)
+        await self._send(text=message)
 
     async def start_activity(self) -> None:
         """The user begins to speak (with ``manual_activity``)."""
@@ -151,27 +183,35 @@ class Conversation:
         self, response_id: str, played_s: float, *, finished: bool = False
     ) -> None:
         """Tells what was played, so that history keeps what was heard."""
-        await self._send(
-            playback=pb.PlaybackProgress(
+        with sendable():
+            message = pb.PlaybackProgress(
                 response_id=response_id, played_offset=duration(played_s), finished=finished
             )
-        )
+        await self._send(playback=message)
 
     async def send_function_result(self, call_id: str, output: Any) -> None:
-        """Sends what a function returned: any JSON value."""
+        """Sends what a function returned: any JSON value.
+
+        Raises:
+            Unsendable: it is none.
+        """
         value = struct_pb2.Value()
         # Struct knows how to convert nested Python values; Value alone does not.
         holder = struct_pb2.Struct()
-        holder.update({"output": _plain(output)})
-        value.CopyFrom(holder.fields["output"])
-        await self._send(function_result=pb.FunctionResult(call_id=call_id, output=value))
+        with sendable():
+            holder.update({"output": _plain(output)})
+            value.CopyFrom(holder.fields["output"])
+            message = pb.FunctionResult(call_id=call_id, output=value)
+        await self._send(function_result=message)
 
     async def send_function_error(self, call_id: str, message: str) -> None:
         """Tells that a function failed, and why in one sentence."""
-        problem = problem_pb2.Problem(
-            code=grpc.StatusCode.UNKNOWN.value[0], reason="FUNCTION_FAILED", message=message
-        )
-        await self._send(function_result=pb.FunctionResult(call_id=call_id, error=problem))
+        with sendable():
+            problem = problem_pb2.Problem(
+                code=grpc.StatusCode.UNKNOWN.value[0], reason="FUNCTION_FAILED", message=message
+            )
+            result = pb.FunctionResult(call_id=call_id, error=problem)
+        await self._send(function_result=result)
 
     async def cancel_response(self, response_id: str = "", *, heard_s: float | None = None) -> None:
         """Ends a response; the current one when none is named.
@@ -181,8 +221,9 @@ class Conversation:
             heard_s: Seconds of it that the user heard, where that is known; also corrects what was
                 heard of the one that was over last.
         """
-        heard = None if heard_s is None else duration(heard_s)
-        cancelled = pb.CancelResponse(response_id=response_id, heard_offset=heard)
+        with sendable():
+            heard = None if heard_s is None else duration(heard_s)
+            cancelled = pb.CancelResponse(response_id=response_id, heard_offset=heard)
         await self._send(cancel_response=cancelled)
 
     async def update(self, config: ConversationConfig, fields: list[str]) -> None:
@@ -192,8 +233,9 @@ class Conversation:
             config: the new values.
             fields: which of them count, as paths in the contract's ConversationConfig.
         """
-        message = pb.UpdateSetup(config=config.to_proto())
-        message.update_mask.paths.extend(fields)
+        with sendable():
+            message = pb.UpdateSetup(config=config.to_proto())
+            message.update_mask.paths.extend(fields)
         await self._send(update_setup=message)
 
     async def finish(self) -> None:

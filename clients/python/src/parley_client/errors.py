@@ -11,6 +11,7 @@ Not for failures of the local constellation; those are in `parley_client.local`.
 # The names of the conditions, as in google.rpc.Code.
 # ruff: noqa: N818
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -66,6 +67,10 @@ class InvalidRequest(ParleyError):
 
 class BadRecording(InvalidRequest):
     """A recording could not be read on this side; nothing was sent."""
+
+
+class Unsendable(InvalidRequest, ValueError):
+    """A value that no request can hold, like text that is not UTF-8; nothing was sent."""
 
 
 class NotFound(ParleyError):
@@ -200,3 +205,25 @@ def typed_errors() -> Iterator[None]:
         yield
     except grpc.aio.AioRpcError as error:
         raise from_rpc_error(error) from error
+    except grpc.aio.UsageError as error:
+        raise CallCancelled("the client is closed", reason="CLIENT_CLOSED") from error
+    except asyncio.CancelledError:
+        # gRPC says the same of a call that was cancelled on this side as of a task that is. Passed
+        # on, the first would end the reader's task without a word.
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise CallCancelled("the call was cancelled on this side") from None
+
+
+@contextmanager
+def sendable() -> Iterator[None]:
+    """Turns what its body cannot write into a message into `Unsendable`."""
+    try:
+        yield
+    except ParleyError:
+        raise
+    except UnicodeEncodeError:
+        raise Unsendable("a text is not UTF-8", reason="MALFORMED_MESSAGE") from None
+    except (ValueError, OverflowError) as error:
+        raise Unsendable(f"no request can hold this: {error}", reason="MALFORMED_MESSAGE") from None

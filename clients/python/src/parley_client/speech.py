@@ -62,6 +62,7 @@ class SpeechStream:
         self.voice = ""
         self._call = call
         self._sent = time.monotonic()
+        self._seen: list[Samples] = []
         self._finished: speech_pb2.SynthesizeFinished | None = None
         self._chunks = self._read()
 
@@ -84,15 +85,17 @@ class SpeechStream:
         self._call.cancel()
 
     async def collect(self) -> Speech:
-        """Waits for the rest of the speech.
+        """Waits for the rest of the speech; what was iterated before is part of it.
 
         Raises:
             ParleyError: the call failed.
         """
-        chunks = [chunk.samples async for chunk in self._chunks]
-        assert self._finished is not None
+        async for _ in self._chunks:
+            pass
+        if self._finished is None:
+            raise _broken_off()
         return Speech(
-            samples=np.concatenate(chunks) if chunks else np.zeros(0, np.int16),
+            samples=np.concatenate(self._seen) if self._seen else np.zeros(0, np.int16),
             sample_rate=self.sample_rate,
             voice=self.voice,
             usage=Usage.from_proto(self._finished.usage),
@@ -107,8 +110,14 @@ class SpeechStream:
                         self.sample_rate = response.started.output_format.sample_rate_hertz
                         self.voice = response.started.voice
                     case "audio":
-                        yield audio_chunk(response.audio, time.monotonic() - self._sent)
+                        chunk = audio_chunk(response.audio, time.monotonic() - self._sent)
+                        self._seen.append(chunk.samples)
+                        yield chunk
                     case "finished":
                         self._finished = response.finished
         if self._finished is None or not self.sample_rate:
-            raise ServerError("the speech broke off before its end", reason="STREAM_INCOMPLETE")
+            raise _broken_off()
+
+
+def _broken_off() -> ServerError:
+    return ServerError("the speech broke off before its end", reason="STREAM_INCOMPLETE")

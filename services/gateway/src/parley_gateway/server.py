@@ -18,9 +18,10 @@ from parley_gateway.tools.toolbox import Toolbox, open_toolbox
 from parley_gateway.web.http_server import HttpServer
 
 _CONNECT_S = 2.0
-# Rare, for it stops every conversation; but what a conversation leaves in cycles holds its sound,
-# and waits for the full pass, the last figure.
-_COLLECT_AFTER = (50_000, 20, 5)
+# A conversation that has ended leaves its sound in cycles, some hundred objects: they go with the
+# second generation, every few hundred conversations. Each pass stops all of them for a moment, so
+# none is large, and the third is rare.
+_COLLECT_AFTER = (20_000, 5, 20)
 _log = get_logger("parley.gateway")
 
 

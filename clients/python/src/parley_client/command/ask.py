@@ -19,7 +19,15 @@ from parley_client.command.connection import (
     TlsOption,
     connect,
 )
-from parley_client.command.console import UsageError, clean, err, out, print_json, run
+from parley_client.command.console import (
+    UsageError,
+    check_target,
+    clean,
+    err,
+    out,
+    print_json,
+    run,
+)
 from parley_client.command.report import (
     STUB_NOTE,
     audio_json,
@@ -74,7 +82,7 @@ def ask(
     if text_only and output is not None:
         raise UsageError("--text-only makes no audio for --output")
     for path in (output, timeline):
-        _check_target(path)
+        check_target(path)
     recording = Recording.read(question) if question is not None else None
     config = ConversationConfig(
         voice=voice,
@@ -189,20 +197,18 @@ def _json(answer: Answer, output: Path | None, timeline: Path | None) -> dict[st
     }
 
 
-def _check_target(path: Path | None) -> None:
-    """A target that cannot be written is told before the question is asked."""
-    if path is not None and not path.resolve().parent.is_dir():
-        raise UsageError(f"cannot write {path}: the folder {path.parent} does not exist")
-
-
 def _functions(path: Path | None) -> tuple[Function, ...]:
     if path is None:
         return ()
     try:
-        return tuple(Function(**each) for each in json.loads(path.read_text(encoding="utf-8")))
+        declared = json.loads(path.read_text(encoding="utf-8"))
+        functions = tuple(Function(**each) for each in declared)
+        for each in functions:
+            each.to_proto()
+        return functions
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise UsageError(
             f"{path} is not a JSON list of objects with name, description, parameters: {error}"
         ) from None

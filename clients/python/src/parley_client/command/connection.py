@@ -1,12 +1,14 @@
 """How the commands find and reach the gateway."""
 
 import os
+import ssl
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from parley_client.client import Client, Tls
+from parley_client.command.console import UsageError
 from parley_client.errors import Unreachable
 
 DEFAULT_STATE = Path(".parley")
@@ -74,10 +76,26 @@ def connect(
     ca_file: Path | None,
     timeout: float | None = None,
 ) -> Client:
-    """Makes the client for the options of a command."""
+    """Makes the client for the options of a command.
+
+    Raises:
+        UsageError: the certificates cannot be read.
+        Unreachable: NO_ADDRESS, when nothing runs in the state folder.
+    """
+    if ca_file:
+        _check_certificates(ca_file)
     return Client(
         find_address(address, state),
         api_key=api_key,
         tls=Tls(ca_file=ca_file) if ca_file else tls,
         timeout=timeout or 300.0,
     )
+
+
+def _check_certificates(path: Path) -> None:
+    try:
+        ssl.create_default_context(cafile=path)
+    except ssl.SSLError:
+        raise UsageError(f"{path} holds no certificates (PEM)") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None

@@ -2,11 +2,15 @@
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
+
+from parley_client.errors import BadRecording
 
 EXIT_LOCAL = 1
 EXIT_USAGE = 2
@@ -34,15 +38,40 @@ class UsageError(Exception):
 
 def fail(message: str, reason: str) -> None:
     """Prints the one line of a failure."""
-    line = " ".join(message.split())
+    line = clean(" ".join(message.split()))
     err.print("error:", style="bold red", end=" ")
     err.print(f"{line} [{reason}]", markup=False)
 
 
 def print_json(value: Any) -> None:
     """Prints a result for programs."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    if sys.stdout is None:
+        # Closed by whoever called: nobody wants to know.
+        return
+    text = json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2) + "\n"
+    sys.stdout.write(text)
     sys.stdout.flush()
+
+
+def check_target(path: Path | None) -> None:
+    """A target that cannot be written is told before anything is asked for.
+
+    Raises:
+        UsageError: it is a folder, or in none.
+        BadRecording: FILE_UNWRITABLE, this user may not.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise UsageError(f"cannot write {path}: it is a folder")
+    if not path.resolve().parent.is_dir():
+        raise UsageError(f"cannot write {path}: the folder {path.parent} does not exist")
+    if not os.access(path if path.exists() else path.resolve().parent, os.W_OK):
+        raise BadRecording(f"cannot write {path}: Permission denied", reason="FILE_UNWRITABLE")
 
 
 def clean(text: str) -> str:

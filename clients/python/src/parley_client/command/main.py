@@ -5,6 +5,7 @@ Contract: every failure is one line on stderr with its reason code, and an exit 
 trace is shown only with PARLEY_DEBUG set.
 """
 
+import io
 import os
 import sys
 
@@ -21,7 +22,7 @@ from parley_client.command.console import (
     UsageError,
     fail,
 )
-from parley_client.errors import BadRecording, ParleyError, Unreachable
+from parley_client.errors import BadRecording, ParleyError, Unreachable, Unsendable
 
 app = typer.Typer(
     name="parley",
@@ -46,6 +47,10 @@ app.command("version")(doctor.version)
 
 def main(argv: list[str] | None = None) -> None:
     """Runs the command and ends the process with its status."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a letter is shown its number.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     arguments = sys.argv[1:] if argv is None else argv
     raise SystemExit(run(arguments or ["--help"]))
 
@@ -64,7 +69,7 @@ def run(arguments: list[str]) -> int:
     except UsageError as error:
         fail(str(error), error.reason)
         return EXIT_USAGE
-    except BadRecording as error:
+    except (BadRecording, Unsendable) as error:
         fail(error.message, error.reason)
         return EXIT_LOCAL if error.reason == "FILE_UNWRITABLE" else EXIT_USAGE
     except Unreachable as error:
@@ -75,10 +80,11 @@ def run(arguments: list[str]) -> int:
         return EXIT_REFUSED
     except (KeyboardInterrupt, typer.Abort):
         status = EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; Python would complain once more when it flushes
-        # at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BrokenPipeError, SystemExit):
+        # Whoever read our output has seen enough (Typer and Rich make an exit of it, and of nothing
+        # else); Python would complain once more when it flushes at exit.
+        if sys.__stdout__ is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
         return 0
     except Exception as error:
         if os.environ.get("PARLEY_DEBUG"):

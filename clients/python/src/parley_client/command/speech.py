@@ -17,7 +17,7 @@ from parley_client.command.connection import (
     TlsOption,
     connect,
 )
-from parley_client.command.console import UsageError, clean, err, out, print_json, run
+from parley_client.command.console import check_target, clean, err, out, print_json, run
 from parley_client.command.report import audio_json, audio_line, latency_line, latency_table
 from parley_client.recording import Recording
 from parley_client.speech import Speech
@@ -45,8 +45,7 @@ def say(
     timeout: TimeoutOption = None,
 ) -> int:
     """Speak a text."""
-    if not output.resolve().parent.is_dir():
-        raise UsageError(f"cannot write {output}: the folder {output.parent} does not exist")
+    check_target(output)
 
     async def work() -> Speech:
         async with connect(address, state, api_key, tls, ca_file, timeout) as client:

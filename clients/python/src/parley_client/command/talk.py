@@ -22,7 +22,7 @@ from parley_client.command.connection import (
     TlsOption,
     connect,
 )
-from parley_client.command.console import UsageError, clean, out, print_json, run
+from parley_client.command.console import UsageError, check_target, clean, out, print_json, run
 from parley_client.command.talk_screen import TalkScreen
 from parley_client.config import ConversationConfig, TurnPolicy
 from parley_client.recording import Recording
@@ -93,8 +93,7 @@ def talk(
     """Hold a conversation. Ctrl-C hangs up; then the history is printed as it was heard."""
     if fast and wav is None:
         raise UsageError("--fast is for --wav")
-    if output is not None and not output.resolve().parent.is_dir():
-        raise UsageError(f"cannot write {output}: the folder {output.parent} does not exist")
+    check_target(output)
     programs = _programs(functions)
     config = ConversationConfig(
         voice=voice,

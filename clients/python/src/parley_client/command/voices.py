@@ -16,7 +16,7 @@ from parley_client.command.connection import (
     TlsOption,
     connect,
 )
-from parley_client.command.console import clean, err, out, print_json, run
+from parley_client.command.console import UsageError, clean, err, out, print_json, run
 from parley_client.recording import Recording
 from parley_client.voices import Voice
 
@@ -35,6 +35,7 @@ def voices(
 ) -> int:
     """List, clone and delete voices. Alone it lists them."""
     if context.invoked_subcommand is not None:
+        _refuse_early_options(context)
         return 0
     return list_(as_json, address, api_key, tls, ca_file, state)
 
@@ -130,6 +131,16 @@ def delete(
     run(work())
     err.print(f"{name} deleted.", markup=False)
     return 0
+
+
+def _refuse_early_options(context: typer.Context) -> None:
+    """Passed over, an address in front of `delete` would delete a voice of another gateway."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise UsageError(
+                f"write the options of `voices` behind `{context.invoked_subcommand}`, not before"
+            )
 
 
 def _json(voice: Voice) -> dict[str, Any]:

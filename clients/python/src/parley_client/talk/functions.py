@@ -84,7 +84,8 @@ def read_programs(path: Path) -> dict[str, Program]:
         command = tuple(str(word) for word in each.pop("run"))
         try:
             function = Function(**each)
-        except TypeError as error:
+            function.to_proto()
+        except (TypeError, AttributeError, OverflowError) as error:
             raise ValueError(str(error).replace("Function.__init__() ", "")) from None
         programs[function.name] = Program(function, command)
     return programs

@@ -2,6 +2,7 @@
 
 import os
 import wave
+from pathlib import Path
 
 import numpy as np
 
@@ -32,7 +33,8 @@ class Tape:
             BadRecording: FILE_UNWRITABLE.
         """
         try:
-            with wave.open(str(path), "wb") as file:
+            # Opened here: a `wave` that cannot open its file complains again when it is deleted.
+            with Path(path).open("wb") as raw, wave.open(raw, "wb") as file:
                 file.setnchannels(2)
                 file.setsampwidth(2)
                 file.setframerate(RATE)

@@ -30,6 +30,9 @@ export class Sound {
   }
 
   async open() {
+    if (!window.isSecureContext) {
+      throw new Error("The browser lets a page have sound by https or on this machine (localhost) only.");
+    }
     if (this.context) { await this.context.resume(); return; }
     const context = new AudioContext({ sampleRate: RATE, latencyHint: "interactive" });
     await context.audioWorklet.addModule("worklets.js");

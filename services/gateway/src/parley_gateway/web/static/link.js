@@ -12,7 +12,10 @@ export class Link {
 
   get open() { return this.socket?.readyState === WebSocket.OPEN; }
 
+  // One connection at a time: who asks while one is being made waits for the same.
   connect(key) {
+    if (this.opening) return this.opening;
+    clearTimeout(this.retry);
     this.key = key;
     this.wanted = true;
     const query = new URLSearchParams({ model: "step-audio", parley_events: "1" });
@@ -30,11 +33,14 @@ export class Link {
         this.onEvent(event);
       };
       socket.onclose = () => {
+        this.opening = null;
         reject(new Error("The gateway closed the connection."));
         if (socket === this.socket) this.lost();
       };
     });
-    opened.catch(() => {});
+    this.opening = opened;
+    const made = () => { if (this.opening === opened) this.opening = null; };
+    opened.then(made, made);
     return opened;
   }
 
@@ -43,7 +49,7 @@ export class Link {
     if (!this.wanted || this.failures >= RETRIES) return;
     // A handle that was refused is of no more use; the next attempt begins anew.
     if (this.failures++) this.handle = "";
-    setTimeout(() => { if (this.wanted) this.connect(this.key); }, 300 * 2 ** this.failures);
+    this.retry = setTimeout(() => this.connect(this.key), 300 * 2 ** this.failures);
   }
 
   send(type, fields = {}) {

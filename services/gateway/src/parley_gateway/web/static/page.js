@@ -25,9 +25,11 @@ new Waves($("waves"), () => ({ you: sound.stream && sound.micMeter, reply: sound
 
 let responding = false; // a response is being made
 let playing = null; // item whose sound is heard
+let asking = false; // the microphone or the connection was asked for, and has not come
 let waiting = null; // text to send when the response that is cut short has ended
 let reported = 0;
 const sent = new Set(); // items whose last sound has been sent
+const begun = new Set(); // items whose sound has come
 const over = new Set(); // items that will not be heard any more
 
 function show(state) {
@@ -50,7 +52,11 @@ function onState(state) {
   $("connection").textContent = { open: "Connected", connecting: "Connecting …", closed: "Not connected" }[state];
   if (state === "closed") {
     responding = false;
+    playing = null;
+    // What the player still reports of them comes late.
+    begun.forEach((id) => over.add(id));
     sound.hush();
+    sound.duck(false);
     rest();
   }
 }
@@ -79,7 +85,7 @@ function configure() {
 // Events of the server
 
 const HANDLERS = {
-  "session.created": () => configure(),
+  "session.created": () => { configure(); askWaiting(); },
   "session.updated": () => tellProblem(""),
   "input_audio_buffer.speech_started": ({ item_id }) => transcript.listening(item_id),
   "parley.speech": ({ started }) => {
@@ -98,6 +104,7 @@ const HANDLERS = {
   "response.created": () => { responding = true; },
   "response.output_audio_transcript.delta": ({ item_id, delta }) => transcript.write(item_id, delta),
   "response.output_audio.delta": ({ item_id, delta, parley }) => {
+    begun.add(item_id);
     transcript.sound(item_id, parley);
     sound.play(item_id, fromBase64(delta));
   },
@@ -109,7 +116,7 @@ const HANDLERS = {
       rest();
     }
     if (!playing && response.status !== "completed") rest();
-    if (waiting !== null) { const text = waiting; waiting = null; ask(text); }
+    askWaiting();
     $("stop").disabled = !playing;
   },
   "parley.interruption": ({ item_ids, heard_text, reason }) => {
@@ -156,11 +163,16 @@ function onPlayed(item, heard, dry) {
 // The user
 
 async function talk() {
+  if (asking) return;
+  asking = true;
   const on = !sound.stream;
   try {
     if (on) {
       tellProblem("");
-      await Promise.all([connect(), sound.listen()]);
+      // Both to their end: a microphone that is allowed after the connection failed is closed, too.
+      const tried = await Promise.allSettled([connect(), sound.listen()]);
+      const failed = tried.find(({ status }) => status === "rejected");
+      if (failed) throw failed.reason;
     } else {
       sound.deaf();
     }
@@ -169,9 +181,17 @@ async function talk() {
     const refused = error.name === "NotAllowedError";
     tellProblem(refused ? "The browser does not let this page hear you. Allow the microphone and try again." : error.message);
   }
+  asking = false;
   $("mic").setAttribute("aria-pressed", String(Boolean(sound.stream)));
   $("mic-label").textContent = $("mic").title = sound.stream ? "Stop talking" : "Start talking";
   if (!playing && !responding) rest();
+}
+
+function askWaiting() {
+  if (waiting === null) return;
+  const text = waiting;
+  waiting = null;
+  ask(text);
 }
 
 function ask(text) {
@@ -198,8 +218,7 @@ async function write(event) {
 
 // Before anything is said
 
-async function fetchJson(path) {
-  const key = $("key").value.trim();
+async function fetchJson(path, key = "") {
   const answer = await fetch(path, { headers: key ? { Authorization: `Bearer ${key}` } : {} });
   const told = await answer.json();
   if (!answer.ok) throw new Error(told.error.message);
@@ -207,11 +226,16 @@ async function fetchJson(path) {
 }
 
 async function learn() {
-  const about = await fetchJson("v1/about");
+  const key = $("key").value.trim();
+  // Without the key first: one that is refused must not hide where another is written.
+  let about = await fetchJson("v1/about");
   $("key-card").hidden = !about.credentials_needed;
+  if (about.credentials_needed) {
+    if (!key) return;
+    about = await fetchJson("v1/about", key);
+  }
   $("stubs").hidden = !about.stub_weights;
-  if (about.credentials_needed && !$("key").value.trim()) return;
-  const { data, default_voice } = await fetchJson("v1/voices");
+  const { data, default_voice } = await fetchJson("v1/voices", key);
   const choices = data.map(({ id, cloned }) => new Option(cloned ? `${id} (cloned)` : id, id));
   $("voice").replaceChildren(new Option(`Default (${default_voice})`, ""), ...choices);
 }
