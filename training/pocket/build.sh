@@ -41,6 +41,12 @@ $python corpus.py --out "$slow/corpus" --size 4000 --seed 31 --answers 0 \
     --only calendar opposite weather clock pirate capital
 [[ -f $slow/tokens.npz ]] || $python tokenise.py --corpus "$slow/corpus" \
     --tokenizer "$tokenizer" --out "$slow/tokens.npz"
+# And about words that are taken for each other.
+alike=$work/alike
+$python corpus.py --out "$alike/corpus" --size 5000 --seed 61 --answers 0 --mentioning london lisbon dublin \
+    stockholm madrid september august december november october loud low slow long dry right big left light fast bad
+[[ -f $alike/tokens.npz ]] || $python tokenise.py --corpus "$alike/corpus" \
+    --tokenizer "$tokenizer" --out "$alike/tokens.npz"
 [[ -f $work/tokens.npz ]] || $python tokenise.py --corpus "$corpus" --tokenizer "$tokenizer" \
     --out "$work/tokens.npz"
 [[ -f $work/answer_tokens.npz ]] || $python tokenise.py --corpus "$answers" \
@@ -54,7 +60,19 @@ $python corpus.py --out "$slow/corpus" --size 4000 --seed 31 --answers 0 \
         --out "$decoder/flow.pt"
 } &
 $python chat.py text --work "$work"
-$python chat.py audio --corpus "$corpus" --more "$questions" "$slow" --work "$work" --out "$chat"
+$python chat.py audio --corpus "$corpus" --more "$questions" "$slow" --work "$work" --out "$work/chat"
+# Two points near each other, one of all questions and one of small steps on the hard ones: their mean is better.
+for point in all hard; do
+    mkdir -p "$work/chat-$point"
+    cp "$work/tokenizer.model" "$work/chat-$point/"
+done
+ln -sf "$work/tokens.npz" "$work/chat-all/tokens.npz"
+ln -sf "$slow/tokens.npz" "$work/chat-hard/tokens.npz"
+$python chat.py audio --corpus "$corpus" --more "$questions" "$slow" "$alike" --work "$work/chat-all" --begin "$work/chat" \
+    --steps 440 --out "$work/chat-all/out"
+$python chat.py audio --corpus "$slow/corpus" --more "$alike" --work "$work/chat-hard" --begin "$work/chat" --rate 6e-4 \
+    --steps 440 --out "$work/chat-hard/out"
+$python average.py --out "$chat" "$work/chat-all/out" "$work/chat-hard/out"
 $python tts.py --corpus "$corpus" --answers "$answers" --salads "$salads" --tokenizer "$tokenizer" --work "$work" \
     --out "$tts"
 wait $!
