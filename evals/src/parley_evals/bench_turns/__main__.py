@@ -222,7 +222,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--pipecat-python", type=Path, help="interpreter of Pipecat, for the piece `pipecat`"
     )
-    parser.add_argument("--users", type=int, default=6, help="different users of `speculation`")
+    parser.add_argument(
+        "--users",
+        type=int,
+        default=max(1, (os.cpu_count() or 1) // 2),
+        help="different users of `speculation`, each in eight conversations (%(default)s)",
+    )
     options = parser.parse_args(arguments)
     unknown = [name for name in options.names if name not in (*PIECES, PEER)]
     if unknown:
