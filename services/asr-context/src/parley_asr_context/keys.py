@@ -21,13 +21,7 @@ def check_name(value: str, field: str) -> str:
         InvalidArgument: The value is empty, longer than 64 characters, or holds anything but
             letters, digits, `_` and `-`.
     """
-    if not _NAME.fullmatch(value):
-        raise InvalidArgument(
-            f"{field} must be 1 to 64 letters, digits, _ and -",
-            field=field,
-            reason="NAME_MALFORMED",
-        )
-    return value
+    return _matching(_NAME, value, field, "letters, digits, _ and -")
 
 
 def check_tenant(value: str, field: str) -> str:
@@ -36,11 +30,13 @@ def check_tenant(value: str, field: str) -> str:
     Raises:
         InvalidArgument: It is none.
     """
-    if not _TENANT.fullmatch(value):
+    return _matching(_TENANT, value, field, "letters, digits, `.`, _ and -")
+
+
+def _matching(form: re.Pattern[str], value: str, field: str, letters: str) -> str:
+    if not form.fullmatch(value):
         raise InvalidArgument(
-            f"{field} must be 1 to 64 letters, digits, `.`, _ and -",
-            field=field,
-            reason="NAME_MALFORMED",
+            f"{field} must be 1 to 64 {letters}", field=field, reason="NAME_MALFORMED"
         )
     return value
 
