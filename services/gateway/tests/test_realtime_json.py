@@ -7,8 +7,8 @@ from gateway_realtime import connected, connected_raw, http_port
 from hypothesis import given
 from hypothesis import strategies as st
 from parley_core.json_values import plain_json
-from parley_gateway.realtime.client_json import value_of
-from parley_gateway.realtime.server_events import event, written
+from parley_gateway.json_fit import json_text, value_of
+from parley_gateway.realtime.server_events import event
 
 pytestmark = pytest.mark.contract
 
@@ -84,7 +84,7 @@ async def test_a_value_that_nothing_could_hold_is_told_and_the_conversation_goes
 @pytest.mark.unit
 def test_what_is_written_always_encodes():
     told = event("conversation.item.retrieved", item={"text": "half \ud83d, whole 🙂"})
-    assert json.loads(written(told).encode()) == told
+    assert json.loads(json_text(told).encode()) == told
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from parley.conversation.v1 import conversation_pb2
 from parley_core.errors import InvalidArgument
 
+from parley_gateway.json_fit import MAX_DEPTH, fits_struct
 from parley_gateway.settings import GatewaySettings
 from parley_gateway.stages.chat import Function, Sampling
 from parley_gateway.stages.tts import Style
@@ -84,6 +85,10 @@ def check_config(config: ConversationConfig, *, field: str, max_text_chars: int)
     except (Error, ValueError):
         message = "the config holds a duration or a number that JSON has no form for"
         raise InvalidArgument(message, field=field, reason="JSON_INVALID") from None
+    for number, function in enumerate(config.functions):
+        if not fits_struct(from_struct(function.parameters)):
+            path = f"{field}.functions[{number}].parameters"
+            raise _wrong(f"nested {MAX_DEPTH} levels at most", path, "JSON")
 
 
 def check_text(text: str, field: str, longest: int) -> None:

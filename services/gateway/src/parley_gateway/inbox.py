@@ -13,6 +13,7 @@ from parley_core.json_values import plain_json
 
 from parley_gateway import config as conversation_config
 from parley_gateway.config import ConversationConfig
+from parley_gateway.json_fit import as_told
 from parley_gateway.microphone import Microphone
 from parley_gateway.settings import GatewaySettings
 from parley_gateway.tools.toolbox import Toolbox
@@ -147,7 +148,7 @@ class Inbox:
         match told.WhichOneof("result"):
             case "output":
                 try:
-                    output = plain_json(told.output, field="function_result.output")
+                    output = as_told(plain_json(told.output, field="function_result.output"))
                 except InvalidArgument as error:
                     # The reply waits for this result: it goes on, and the client is told why.
                     self._session.notice(error)

@@ -1,18 +1,13 @@
 """Seconds and protobuf's durations and timestamps, and JSON as protobuf has it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.json_format import ParseDict, ParseError
-from google.protobuf.message import Error as MessageError
+from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
-from parley_core.errors import InvalidArgument
 from parley_core.json_values import plain_json
-
-# Protobuf reads messages 100 deep; a list is two, an object three, and some are around the value.
-_MAX_DEPTH = 28
 
 
 def duration(seconds: float) -> Duration:
@@ -54,24 +49,5 @@ def from_struct(message: Struct) -> dict[str, Any]:
 
 
 def json_value(value: Any) -> Value:
-    """Writes any JSON value.
-
-    Raises:
-        ValueError: Protobuf has no form for it: it is nested too deep, or holds half a character or
-            a number that is not finite or too large.
-    """
-    try:
-        written = ParseDict(value, Value())
-        plain_json(written, field="value")
-    except (ParseError, InvalidArgument, MessageError, OverflowError, RecursionError) as error:
-        raise ValueError(f"no JSON that a message can hold: {type(error).__name__}") from None
-    if _depth(value) > _MAX_DEPTH:
-        raise ValueError(f"no JSON that a message can hold: nested over {_MAX_DEPTH} deep")
-    return written
-
-
-def _depth(value: Any) -> int:
-    within = value.values() if isinstance(value, Mapping) else value
-    if isinstance(within, str) or not isinstance(within, Iterable):
-        return 0
-    return 1 + max(map(_depth, within), default=0)
+    """Writes a JSON value that a message holds (`json_fit`)."""
+    return ParseDict(value, Value())

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from parley_core.errors import InvalidArgument
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from parley_gateway.realtime.client_json import unfit_path
+from parley_gateway.json_fit import unfit_path
 
 BYTES_PER_MS = 48
 """Of PCM16 at 24 kHz, the one format that is spoken here."""

@@ -22,11 +22,12 @@ from parley_core.logging import get_logger
 
 from parley_gateway import messages
 from parley_gateway.conversation_service import ConversationService
+from parley_gateway.json_fit import json_text
 from parley_gateway.realtime import client_events, from_client
 from parley_gateway.realtime.client_events import ClientEvent, SessionUpdate
 from parley_gateway.realtime.from_client import FromClient
 from parley_gateway.realtime.link import Link
-from parley_gateway.realtime.server_events import ServerEvent, error, written
+from parley_gateway.realtime.server_events import ServerEvent, error
 from parley_gateway.realtime.to_client import ToClient
 from parley_gateway.session import Request, Response
 from parley_gateway.settings import GatewaySettings
@@ -171,7 +172,7 @@ class RealtimeConnection:
     async def _flush(self) -> None:
         async with self._sending:
             while self._unsent:
-                await self._socket.send_str(written(self._unsent.popleft()))
+                await self._socket.send_str(json_text(self._unsent.popleft()))
 
     async def _tell_failure(self, failure: BaseExceptionGroup[Exception]) -> None:
         typed = from_exception(failure)

@@ -20,9 +20,9 @@ from parley_core.errors import (
 )
 
 from parley_gateway import config as conversation_config
+from parley_gateway.json_fit import value_of
 from parley_gateway.names import new_id
 from parley_gateway.realtime import client_events as ce
-from parley_gateway.realtime.client_json import value_of
 from parley_gateway.realtime.link import Link, Spoken, own_response_id
 from parley_gateway.realtime.pending_input import PendingInput, audio_requests
 from parley_gateway.realtime.server_events import event, function_output, user_message

@@ -4,7 +4,6 @@ Contract: plain dictionaries, ready for JSON, with an id each. Builders only; wh
 the adapter's to say.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,16 +34,6 @@ _CODES = {"RESPONSE_NOT_ACTIVE": "response_cancel_not_active"}
 def event(kind: str, **fields: Any) -> ServerEvent:
     """An event of this type."""
     return {"type": kind, "event_id": new_id("event_"), **fields}
-
-
-def written(told: ServerEvent) -> str:
-    """An event as it is sent: always text that encodes as UTF-8."""
-    text = json.dumps(told, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(told)
-    return text
 
 
 def error_of(problem: Problem) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from parley.conversation.v1 import conversation_pb2
 from parley_core.errors import InvalidArgument, Unimplemented
 
 from parley_gateway.config import ConversationConfig
+from parley_gateway.json_fit import MAX_DEPTH, fits_struct
 from parley_gateway.realtime.client_events import (
     AudioFormat,
     AudioInput,
@@ -22,7 +23,6 @@ from parley_gateway.realtime.client_events import (
     Tool,
     TurnDetection,
 )
-from parley_gateway.realtime.client_json import MAX_DEPTH, fits_struct
 from parley_gateway.settings import GatewaySettings
 from parley_gateway.wire import duration, from_struct, seconds, struct
 

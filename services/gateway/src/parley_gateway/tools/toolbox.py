@@ -7,22 +7,21 @@ counts in that conversation. Not for when a call is made or given up (`turns.cal
 """
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from parley.conversation.v1 import conversation_pb2
 from parley_core.errors import Unavailable
-from parley_core.json_values import plain_json
 
 from parley_gateway import config as conversation_config
 from parley_gateway.config import ConversationConfig
 from parley_gateway.function_settings import FunctionSettings
 from parley_gateway.functions import call_registered
+from parley_gateway.json_fit import as_told
 from parley_gateway.stages.chat import ChatCall, Function
 from parley_gateway.turns.calls import Call
-from parley_gateway.wire import json_value, seconds
+from parley_gateway.wire import seconds
 
 if TYPE_CHECKING:
     from parley_gateway.tools.mcp_server import McpServer, McpTool
@@ -120,15 +119,10 @@ class Toolbox:
         """Makes a call of the gateway's own.
 
         Returns:
-            Its result, JSON; as text where a message would change its numbers; an object with the
-            field `error` when there is none, or none that a message can hold.
+            Its result, JSON; the text of it where a message would change it or could not hold it;
+            an object with the field `error` when there is none.
         """
-        output = await self._call(call)
-        try:
-            told = plain_json(json_value(output), field="output")
-        except ValueError:
-            return {"error": f"{call.name} answered with what is no plain JSON"}
-        return output if told == output else json.dumps(output, ensure_ascii=False)
+        return as_told(await self._call(call))
 
     async def _call(self, call: Call) -> Any:
         registered = self._settings.find(call.name)

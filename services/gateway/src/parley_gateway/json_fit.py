@@ -1,4 +1,4 @@
-"""JSON that clients send: whether it can be told on, and how protobuf holds it.
+"""JSON of clients, functions and models: whether it can be told on, and how protobuf holds it.
 
 Contract: whatever JSON there is, nothing here raises. What UTF-8, JSON or the messages between
 services have no form for is found here, before it is taken. Pure.
@@ -30,6 +30,18 @@ def unfit_path(value: Any) -> str | None:
 def fits_struct(value: Any) -> bool:
     """Whether a message between services can hold it, large whole numbers rounded."""
     return all(depth <= MAX_DEPTH and _is_double(each) for _, depth, each in _parts(value))
+
+
+def as_told(value: Any) -> Any:
+    """The value where a message holds it exactly, else its JSON text."""
+    exact = all(_is_exact(depth, each) for _, depth, each in _parts(value))
+    return value if exact else json_text(value)
+
+
+def json_text(value: Any) -> str:
+    """JSON as it is sent: readable, and always text that encodes as UTF-8."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if _is_fit(text) else json.dumps(value)
 
 
 def value_of(text: str) -> Value:
