@@ -60,6 +60,7 @@ def session(**fields):
         (session(audio={"input": {"turn_detection": {"type": "server_vad",
                  "create_response": False}}}), "unsupported_value",
          "session.audio.input.turn_detection.create_response"),
+        (session(instructions="x" * 5000), "system_prompt_too_long", "session.instructions"),
         (session(audio={"output": {"voice": "alloy"}}), "voice_unknown",
          "session.audio.output.voice"),
         (session(tools=[{"type": "mcp", "server_label": "x"}]), "unsupported_value",

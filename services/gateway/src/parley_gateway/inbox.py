@@ -38,7 +38,7 @@ class Session(Protocol):
     def notice(self, error: ParleyError) -> None:
         """Takes an error that does not end the stream."""
 
-    async def check_prompt(self, config: ConversationConfig, *, field: str) -> None:
+    async def check_prompt(self, prompt: str, *, field: str) -> None:
         """Refuses a system prompt that leaves no place for a conversation."""
 
     def reconfigure(self, config: ConversationConfig) -> None:
@@ -166,7 +166,7 @@ class Inbox:
             conversation_config.check_config(update.config, field=field, max_text_chars=longest)
             self._session.toolbox.check_names(update.config.functions, field=f"{field}.functions")
             config = conversation_config.update(self._session.config, update)
-            await self._session.check_prompt(config, field=field)
+            await self._session.check_prompt(config.system_prompt, field=f"{field}.system_prompt")
             self._session.reconfigure(config)
         except ParleyError as error:
             self._session.notice(error)

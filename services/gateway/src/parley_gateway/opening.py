@@ -101,7 +101,9 @@ async def open_conversation(
     kept = conversation_config.from_json(session.config)
     config = conversation_config.merge(defaults, kept, setup.config)
     try:
-        await check_system_prompt(context, settings, config, session.name, field="setup.config")
+        told = config.system_prompt
+        field = "setup.config.system_prompt"
+        await check_system_prompt(context, settings, told, session.name, field=field)
     except ParleyError:
         await context.release_lease(session.name, lease.fence)
         raise

@@ -45,14 +45,16 @@ async def history_prompt(
 
 
 async def check_system_prompt(
-    context: ContextStage,
-    settings: GatewaySettings,
-    config: ConversationConfig,
-    session: str,
-    *,
-    field: str,
+    context: ContextStage, settings: GatewaySettings, prompt: str, session: str, *, field: str
 ) -> None:
     """Refuses a system prompt that leaves no place for a conversation.
+
+    Args:
+        context: Counts the tokens.
+        settings: Limits.
+        prompt: The system prompt.
+        session: Name of the session that would have it.
+        field: Its path in the request.
 
     Raises:
         InvalidArgument: reason SYSTEM_PROMPT_TOO_LONG.
@@ -60,13 +62,11 @@ async def check_system_prompt(
     """
     budget = settings.request_limits.history_token_budget
     # No vocabulary has more tokens than bytes: a short one needs no counting.
-    if len(config.system_prompt.encode()) < budget // 2:
+    if len(prompt.encode()) < budget // 2:
         return
     try:
-        await context.build_prompt(session, budget, config.system_prompt)
+        await context.build_prompt(session, budget, prompt)
     except InvalidArgument as error:
         if error.reason != "BUDGET_TOO_SMALL":
             raise
-        raise InvalidArgument(
-            error.message, field=f"{field}.system_prompt", reason="SYSTEM_PROMPT_TOO_LONG"
-        ) from None
+        raise InvalidArgument(error.message, field=field, reason="SYSTEM_PROMPT_TOO_LONG") from None

@@ -185,10 +185,10 @@ class SessionRunner:
         self._input_ended = True
         self._check_end()
 
-    async def check_prompt(self, config: ConversationConfig, *, field: str) -> None:
+    async def check_prompt(self, prompt: str, *, field: str) -> None:
         """Refuses a system prompt that leaves no place for a conversation."""
         name = self._opening.session.name
-        await check_system_prompt(self._stages.context, self._settings, config, name, field=field)
+        await check_system_prompt(self._stages.context, self._settings, prompt, name, field=field)
 
     def reconfigure(self, config: ConversationConfig) -> None:
         """Goes by another configuration from the next turn on.

@@ -23,6 +23,7 @@ from parley_core.logging import get_logger
 from parley_gateway import messages
 from parley_gateway.conversation_service import ConversationService
 from parley_gateway.json_fit import json_text
+from parley_gateway.prompt import check_system_prompt
 from parley_gateway.realtime import client_events, from_client
 from parley_gateway.realtime.client_events import ClientEvent, SessionUpdate
 from parley_gateway.realtime.from_client import FromClient
@@ -159,7 +160,20 @@ class RealtimeConnection:
                     field="audio",
                     reason="AUDIO_MESSAGE_TOO_LARGE",
                 )
-        elif isinstance(told, SessionUpdate) and told.voice:
+        elif isinstance(told, SessionUpdate):
+            await self._check_update(told)
+
+    async def _check_update(self, told: SessionUpdate) -> None:
+        """What only a stage knows is asked before the client is told that it is in force."""
+        if told.session.instructions:
+            await check_system_prompt(
+                self._stages.context,
+                self._settings,
+                told.session.instructions,
+                self._link.session,
+                field="session.instructions",
+            )
+        if told.voice:
             try:
                 await self._stages.tts.get_voice(told.voice)
             except ParleyError as refusal:
