@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from parley_asr_context.settings import AsrContextSettings
 from parley_chat_llm.settings import ChatLlmSettings
-from parley_core.settings import ServiceSettings
+from parley_core.settings import PUBLIC_KEY_ALGORITHMS, ServiceSettings
 from parley_gateway.settings import GatewaySettings
 from parley_tokenizer.settings import TokenizerSettings
 from parley_tts.settings import TtsSettings
@@ -51,6 +51,8 @@ QUANTITIES = {
         "anyOf": [QUANTITY, {"type": "integer", "minimum": 0}, {"type": "null"}]
     },
 }
+PORT = {"type": "integer", "minimum": 1, "maximum": 65535}
+POSITIVE = {"type": "integer", "minimum": 1}
 NAMES = {"type": "array", "items": {"type": "string"}}
 PEERS = {"type": "array", "items": {"type": "object"}}
 
@@ -83,13 +85,18 @@ SHAPES: dict[str, dict[str, Any]] = {
     "tls.mode": {"enum": ["none", "certManager", "secrets"]},
     "tls.certManager.issuerRef.kind": {"enum": ["Issuer", "ClusterIssuer"]},
     "tls.secretNames": section(**{name: {"type": "string"} for name in MODELS}),
-    "auth.jwt.algorithms": {**NAMES, "minItems": 1},
+    "auth.jwt.algorithms": {
+        "type": "array", "items": {"enum": list(PUBLIC_KEY_ALGORITHMS)}, "minItems": 1,
+    },
     "weights.source": {"enum": ["claim", "hub", "s3", "seeded", "image"]},
     "weights.s3.url": {"type": "string", "pattern": "^(s3://[^/]+.*)?$"},
     "weights.s3.endpoint": {"type": "string", "pattern": "^(https?://.+)?$"},
     "weights.hub.endpoint": {"type": "string", "pattern": "^(https?://.+)?$"},
     "weights.seed": {"type": "integer", "minimum": 0},
-    "weights.folder": {"type": "string", "pattern": "^[A-Za-z0-9._-]*$"},
+    # One folder below the claim: not the claim itself, and nothing above it.
+    "weights.folder": {
+        "type": "string", "pattern": "^([A-Za-z0-9._-]*[A-Za-z0-9_-][A-Za-z0-9._-]*)?$",
+    },
     "weights.hub.repositories": section(
         **{
             folder: section(repository={"type": "string"}, revision={"type": "string"})
@@ -126,6 +133,19 @@ SHAPES: dict[str, dict[str, Any]] = {
         "type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1,
     },
     "monitoring.rules.objectives.gapSeconds": {"enum": [0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.5, 2, 3]},
+    "gateway.service.port": PORT,
+    "gateway.http.port": PORT,
+    "redis.external.port": PORT,
+    "weights.job.activeDeadlineSeconds": POSITIVE,
+    "test.timeoutSeconds": POSITIVE,
+    # Kubernetes takes a milliard at most, and front stands above it.
+    "priorityClass.value": {"type": "integer", "minimum": 0, "maximum": 999_999_000},
+    "services.*.startupSeconds": POSITIVE,
+    "services.*.multiNode.size": {"type": "integer", "minimum": 2},
+    "services.*.autoscaling.maxReplicas": POSITIVE,
+    "services.*.autoscaling.cpuUtilization": POSITIVE,
+    "services.*.autoscaling.threshold": POSITIVE,
+    "services.*.autoscaling.queue": POSITIVE,
     "services.*.autoscaling.mode": {"enum": ["none", "hpa", "keda"]},
     "services.*.resources": RESOURCES,
 }  # fmt: skip

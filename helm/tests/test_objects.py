@@ -69,6 +69,11 @@ def test_a_group_over_nodes_is_scaled_as_a_group(render):
     rendered = render(**VARIANTS["everything"])
     target = rendered.one("ScaledObject", "parley-chat-llm")["spec"]["scaleTargetRef"]
     assert target["kind"] == "LeaderWorkerSet"
+    # Said here too, every upgrade would end the groups that load had called for.
+    assert "replicas" not in rendered.one("LeaderWorkerSet", "parley-chat-llm")["spec"]
+    unscaled = {"services": {"chat-llm": {"replicas": 2, "autoscaling": {"mode": "none"}}}}
+    (group,) = render(**(VARIANTS["over-nodes"] | {"values": unscaled})).all("LeaderWorkerSet")
+    assert group["spec"]["replicas"] == 2
 
 
 def test_every_deployment_has_a_disruption_budget_that_lets_a_drain_go_on(render):
@@ -181,6 +186,33 @@ def test_bucket_credentials_come_by_secret_and_its_port_is_open(render):
     assert egress == [{"ports": [{"port": 9000, "protocol": "TCP"}]}]
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "port", "collector"),
+    [
+        ("http://minio.data:9000/", 9000, 9000),
+        ("https://store.example.com:8443/s3", 8443, 8443),
+        ("https://store-2", 443, 443),
+        ("http://10.0.0.5", 80, 443),
+        ("http://[fd00::1]:9000", 9000, 9000),
+        ("http://[fd00::1]", 80, 443),
+    ],
+)
+def test_the_port_that_is_opened_is_the_one_of_the_address(endpoint, port, collector, render):
+    rendered = render(
+        values={
+            "weights": {"source": "s3", "s3": {"url": "s3://models", "endpoint": endpoint}},
+            "telemetry": {"otlpEndpoint": endpoint},
+        }
+    )
+
+    def opened(name):
+        rules = rendered.one("NetworkPolicy", f"parley-{name}")["spec"]["egress"]
+        return [each["ports"][0]["port"] for each in rules]
+
+    assert opened("weights") == [port]
+    assert opened("vocoder") == [collector]
+
+
 def test_sentinels_are_told_with_their_own_password_and_reachable(render):
     rendered = render(**VARIANTS["everything"])
     settings = yaml.safe_load(
@@ -206,6 +238,37 @@ def test_other_weights_are_another_job(render):
 
     assert name(1) == name(1)
     assert name(1) != name(2)
+
+
+def test_large_numbers_stay_whole_numbers(render):
+    job = render(values={"weights": {"job": {"activeDeadlineSeconds": 2_000_000}}}).all("Job")[0]
+    assert job["spec"]["activeDeadlineSeconds"] == 2_000_000
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"weights": {"job": {"resources": {"limits": {"memory": "4Gi"}}}}},
+        {"weights": {"job": {"nodeSelector": {"pool": "a"}}}},
+        {"weights": {"job": {"tolerations": [{"operator": "Exists"}]}}},
+        {"weights": {"existingClaim": "other"}},
+        {"weights": {"hub": {"endpoint": "https://mirror"}}},
+        {"weights": {"hub": {"tokenSecret": "token"}}},
+        {"image": {"pullSecrets": ["registry"]}},
+        {"image": {"pullPolicy": "Always"}},
+        {"weights": {"job": {"backoffLimit": 9}}},
+    ],
+)
+def test_a_job_whose_pod_differs_has_another_name(changed, render):
+    """Kubernetes refuses another pod template for a Job: the upgrade would fail."""
+
+    def job(values):
+        weights = {"source": "hub", **values.get("weights", {})}
+        return render(values={**values, "weights": weights}).all("Job")[0]
+
+    before, after = job({}), job(changed)
+    same = before["spec"]["template"] == after["spec"]["template"]
+    assert (before["metadata"]["name"] == after["metadata"]["name"]) == same
 
 
 def test_claims_of_weights_and_voices_outlive_an_uninstall(render):
@@ -312,6 +375,17 @@ def test_ingress_and_route_lead_to_the_gateway(render):
     (route,) = rendered.all("GRPCRoute")
     assert route["spec"]["rules"][0]["backendRefs"] == [{"name": "parley-gateway", "port": 50051}]
     services = {each["method"]["service"] for each in route["spec"]["rules"][0]["matches"]}
+    protocol = "nginx.ingress.kubernetes.io/backend-protocol"
+    ingress = rendered.one("Ingress", "parley-gateway")["metadata"]["annotations"]
+    assert ingress[protocol] == "GRPCS", "the gateway's port speaks TLS"
+    wild = render(
+        values={
+            "gateway": {"ingress": {"enabled": True, "host": "*.example.com", "tlsSecret": "a"}}
+        }
+    ).one("Ingress", "parley-gateway")
+    assert wild["metadata"]["annotations"] == {protocol: "GRPC"}
+    spec = wild["spec"]
+    assert spec["rules"][0]["host"] == spec["tls"][0]["hosts"][0] == "*.example.com"
     from parley_gateway.conversation_service import FULL_NAME as CONVERSATION
     from parley_gateway.speech_service import FULL_NAME as SPEECH
 
@@ -415,6 +489,37 @@ def test_the_gap_objective_is_a_bucket_of_the_histogram(seconds, render):
     assert asked <= edges
 
 
+@pytest.mark.parametrize("objective", [0.05, 0.5, 0.8, 0.9, 0.95, 0.995, 0.9999])
+def test_every_burn_alert_can_fire(objective, render):
+    """What it compares is a share: a threshold of one or more is one that nothing reaches."""
+    objectives = {"gap": objective, "availability": objective}
+    (rule,) = render(
+        values={"monitoring": {"rules": {"enabled": True, "objectives": objectives}}}
+    ).all("PrometheusRule")
+    told = {
+        each["alert"]: [float(share) for share in re.findall(r"> ([\d.e-]+)", each["expr"])]
+        for each in rule["spec"]["groups"][0]["rules"]
+        if "alert" in each
+    }
+    for kind in ("Errors", "Gap"):
+        fast, slow = told[f"Parley{kind}BurnFast"], told[f"Parley{kind}BurnSlow"]
+        assert len(fast) == len(slow) == 2
+        assert 1 - objective < min(slow) <= max(slow) <= min(fast) <= max(fast) < 1
+
+
+def test_redis_away_is_told_for_as_long_as_it_is_away(render):
+    """Not ready, asr-context gets no calls any more: their failures end long before the outage."""
+    (rule,) = render(**VARIANTS["gpu"]).all("PrometheusRule")
+    (alert,) = [
+        each
+        for group in rule["spec"]["groups"]
+        for each in group["rules"]
+        if each.get("alert") == "ParleyRedisUnavailable"
+    ]
+    asked = 'max(parley_dependency_lost{namespace="speech",job="asr-context"}) > 0'
+    assert asked in alert["expr"].split(" or ")
+
+
 def test_every_alert_has_a_runbook_that_is_there(render):
     (rule,) = render(**VARIANTS["everything"]).all("PrometheusRule")
     alerts = [
@@ -442,6 +547,9 @@ def test_dashboards_are_config_maps_that_grafana_finds(render):
         ids = [panel["id"] for panel in board["panels"]]
         assert len(ids) == len(set(ids))
         assert board["uid"]
+    dashboards = {"enabled": True, "labels": {"grafana_dashboard": None}}
+    unlabelled = render(values={"monitoring": {"dashboards": dashboards}})
+    assert "parley-dashboard-stages" in unlabelled.names("ConfigMap")
 
 
 def test_the_helm_test_uses_commands_and_options_that_exist(render):

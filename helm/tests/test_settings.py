@@ -193,6 +193,16 @@ def test_what_the_chart_owns_cannot_be_set_twice(service, owned, render):
         render(values={"services": {service: {"settings": owned}}})
 
 
+def test_the_age_of_connections_is_said_once(render, resolve):
+    """It follows from preStopSeconds; what is said beside it would act on nothing."""
+    settings = {"keepalive": {"max_connection_age_s": 300, "time_s": 5}}
+    values = {"services": {"vocoder": {"settings": settings}}}
+    with pytest.raises(ChartRefusedError, match="follows from preStopSeconds"):
+        render(values=values)
+    kept = resolve(render(values={**values, "preStopSeconds": 0}), "vocoder").keepalive
+    assert (kept.max_connection_age_s, kept.time_s) == (300, 5)
+
+
 def test_changed_settings_roll_the_pods(render):
     def checksum(level):
         pod = render(values={"log": {"level": level}}).service_pod("vocoder")

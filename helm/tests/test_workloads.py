@@ -80,6 +80,24 @@ def test_names_fit_kubernetes_even_for_a_long_release(render):
         assert len(each["metadata"]["name"]) <= 63, each["metadata"]["name"]
 
 
+@pytest.mark.parametrize("name", ["2024", "1e3", "on", "null"])
+def test_labels_are_text_whatever_the_release_is_called(name, render):
+    """Kubernetes takes no number and no boolean for a label."""
+
+    def labels(node):
+        if isinstance(node, dict):
+            for key, each in node.items():
+                if key in {"labels", "matchLabels", "selector"} and isinstance(each, dict):
+                    yield from each.items()
+                yield from labels(each)
+        elif isinstance(node, list):
+            for each in node:
+                yield from labels(each)
+
+    for key, value in labels(render(name=name, **VARIANTS["gpu"]).objects):
+        assert isinstance(value, str | dict), (key, value)
+
+
 def test_two_releases_share_no_object(render):
     keys = [
         {(each["kind"], each["metadata"]["name"]) for each in render(name=name).objects}

@@ -1,8 +1,10 @@
 """Weights that come from elsewhere: a folder, the hub, a bucket."""
 
+import errno
 import hashlib
 import http.server
 import json
+import os
 import threading
 import urllib.parse
 from datetime import UTC, datetime
@@ -49,6 +51,18 @@ def test_weights_are_copied_once_and_verified_after(source, tmp_path, capsys):
     (root / CHAT).write_bytes(b"bit rot")
     assert run(["weights", "copy", str(source), str(root)]) == 1
     assert "model.safetensors does not have the checksum" in capsys.readouterr().err
+
+
+def test_a_file_that_was_removed_is_brought_again(source, tmp_path, capsys):
+    """What the refusal of a damaged file tells to do."""
+    root = tmp_path / "models"
+    assert run(["weights", "copy", str(source), str(root)]) == 0
+    (root / CHAT).write_bytes(b"bit rot")
+    assert run(["weights", "copy", str(source), str(root)]) == 1
+    assert "remove it and run this again" in capsys.readouterr().err
+    (root / CHAT).unlink()
+    assert run(["weights", "copy", str(source), str(root)]) == 0
+    assert (root / CHAT).read_bytes() == CONTENT
 
 
 def test_damaged_weights_never_get_a_manifest(source, tmp_path):
@@ -107,7 +121,7 @@ class FakeHub:
     def snapshot_download(self, repository, *, revision, local_dir):
         assert revision == "abc"
         self.downloads.append(repository)
-        local_dir.mkdir(parents=True)
+        local_dir.mkdir(parents=True, exist_ok=True)
         (local_dir / "model.safetensors").write_bytes(self.content)
         (local_dir / "config.json").write_text("{}")
 
@@ -143,6 +157,30 @@ def test_models_can_be_added_and_those_there_are_not_fetched_again(hub, tmp_path
     assert len(manifest["sha256"]) == 4
     assert run(["weights", "pull", root]) == 0
     assert len(fake.downloads) == 3
+
+
+def test_a_file_that_was_removed_is_downloaded_again(hub, tmp_path):
+    fake = hub()
+    root = tmp_path / "models"
+    assert run(["weights", "pull", str(root), "--model", "chat", "--model", "tts"]) == 0
+    before = filling.read_manifest(root)
+    (root / CHAT).unlink()
+    assert run(["weights", "pull", str(root), "--model", "chat", "--model", "tts"]) == 0
+    assert fake.downloads[2:] == ["stepfun-ai/Step-Audio-Chat"]
+    assert (root / CHAT).read_bytes() == CONTENT
+    assert filling.read_manifest(root) == before
+
+
+def test_a_branch_that_moved_on_does_not_mix_into_a_folder(hub, tmp_path, capsys):
+    hub()
+    root = tmp_path / "models"
+    assert run(["weights", "pull", str(root), "--model", "chat"]) == 0
+    (root / "Step-Audio-Chat" / "config.json").unlink()
+    moved = hub(content=b"newer", told=b"newer")
+    assert run(["weights", "pull", str(root), "--model", "chat"]) == 1
+    assert "WEIGHTS_FOLDER_TAKEN" in capsys.readouterr().err
+    assert moved.downloads == []
+    assert (root / CHAT).read_bytes() == CONTENT
 
 
 def test_another_revision_needs_another_folder(hub, tmp_path, capsys):
@@ -267,6 +305,22 @@ def test_a_prefix_without_a_manifest_brings_all_pages_of_it(bucket, tmp_path):
     assert filling.read_manifest(root)["sha256"] == {name: digest(name.encode()) for name in names}
     (root / CHAT).write_bytes(b"bit rot")
     assert bucket.pull(root) == 1
+    (root / CHAT).unlink()
+    assert bucket.pull(root) == 0
+    assert (root / CHAT).read_bytes() == CHAT.encode()
+
+
+def test_a_full_disk_is_told_as_what_it_is(bucket, tmp_path, capsys, monkeypatch):
+    bucket.objects[f"a b/{CHAT}"] = CONTENT
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(buckets.Bucket, "_download", full)
+    assert bucket.pull(tmp_path / "models") == 1
+    told = capsys.readouterr().err
+    assert "No space left" in told
+    assert "WEIGHTS_UNWRITABLE" in told
 
 
 def test_a_transfer_that_breaks_off_goes_on_where_it_stopped(bucket, tmp_path):

@@ -279,6 +279,43 @@ def test_pods_of_a_release_that_do_not_run_are_explained(cluster, capsys, status
     assert mend in each.mend
 
 
+@pytest.mark.parametrize("phase", ["Pending", "Running"])
+def test_a_pod_that_is_not_ready_is_not_called_well(phase, cluster, capsys):
+    """As asr-context while Redis is away, and all that wait for the weights."""
+    waits = pod("parley-tts-1", phase=phase, conditions=[{"type": "Ready", "status": "False"}])
+    done = pod(
+        "parley-weights-1", phase="Succeeded", conditions=[{"type": "Ready", "status": "False"}]
+    )
+    well = pod(
+        "parley-gateway-1", phase="Running", conditions=[{"type": "Ready", "status": "True"}]
+    )
+    cluster.answers["/api/v1/namespaces/default/pods"] = {"items": [waits, done, well]}
+    found = findings(capsys)
+    (each,) = of(found, "parley-tts-1")
+    assert (each.level, each.told) == ("warn", "not ready")
+    assert "logs parley-tts-1" in each.mend
+    assert of(found, "pods") == of(found, "parley-weights-1") == of(found, "parley-gateway-1") == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "least"),
+    [("HorizontalPodAutoscaler", "minReplicas"), ("ScaledObject", "minReplicaCount")],
+)
+def test_what_is_scaled_is_wanted_as_often_as_its_scaler_begins(kind, least):
+    scaled = deployment("parley-tts")
+    del scaled["spec"]["replicas"]
+    scaler = {
+        "kind": kind, "apiVersion": "x/v1", "metadata": {"name": "parley-tts"},
+        "spec": {"scaleTargetRef": {"name": "parley-tts"}, least: 3},
+    }  # fmt: skip
+    for objects in ([scaler, scaled], [scaled, scaler]):
+        (wanted,) = demand.read(objects).pods
+        assert wanted.replicas == 3
+    del scaler["spec"][least]
+    assert demand.read([scaler, scaled]).pods[0].replicas == 1
+    assert demand.read([scaled]).pods[0].replicas == 1
+
+
 def test_rights_that_are_missing_hide_nothing_else(cluster, capsys):
     cluster.forbidden |= {"/api/v1/nodes"}
     found = findings(capsys)

@@ -7,6 +7,8 @@ import types
 from pathlib import Path
 
 import pytest
+from parley_client.command import doctor
+from parley_client.command.main import run
 from parley_client.local import filling, launch, logs, preflight, weights
 from parley_client.local.errors import LocalError
 from parley_client.local.services import NAMES, PAGE, Ports, plan_services, plan_triton
@@ -241,6 +243,15 @@ def test_a_port_in_the_environment_counts_as_given(monkeypatch):
     assert launch._wanted_ports({"tts": 5002}) == {"chat-llm": 5001, "tts": 5002}
 
 
+@pytest.mark.parametrize("text", ["70000", "abc", "-1", "4294967296"])
+def test_an_environment_that_names_no_port_is_told(monkeypatch, text):
+    monkeypatch.setenv("PARLEY_CHAT_LLM_PORT", text)
+    with pytest.raises(LocalError, match="PARLEY_CHAT_LLM_PORT") as caught:
+        launch._wanted_ports({})
+    assert caught.value.reason == "PORT_INVALID"
+    assert launch._wanted_ports({"chat-llm": 5001}) == {"chat-llm": 5001}
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [
@@ -298,6 +309,33 @@ def test_a_long_log_moves_away_while_it_is_written(tmp_path):
     assert (tmp_path / "x.log.1").read_text() == "old\n" * 10
 
 
+@pytest.mark.parametrize("width", [1, 5_000, 200_000])
+def test_a_tail_has_the_lines_that_are_asked_for_and_all_of_them_whole(tmp_path, width):
+    log = tmp_path / "x.log"
+    written = [f"{number:02} {'é' * width}" for number in range(30)]
+    log.write_text("\n".join(written) + "\n")
+    for lines in (0, 1, 29, 30, 31):
+        assert logs.tail(log, lines) == (written[-lines:] if lines else [])
+    log.write_text("\n".join(written))
+    assert logs.tail(log, 2) == written[-2:]
+    log.write_text("")
+    assert logs.tail(log, 2) == []
+
+
+def test_a_letter_that_is_written_in_two_halves_is_followed_as_one(tmp_path):
+    log = tmp_path / "x.log"
+    log.write_bytes(b"")
+    lines = logs.follow({"x": log}, poll_s=0.001)
+    first, second = "one\né\n".encode().split(b"\xc3")
+    with log.open("ab") as writer:
+        writer.write(first + b"\xc3")
+        writer.flush()
+        assert next(lines) == ("x", "one")
+        writer.write(second)
+        writer.flush()
+        assert next(lines) == ("x", "é")
+
+
 def test_followed_logs_yield_whole_lines_from_now_on(tmp_path):
     log = tmp_path / "x.log"
     log.write_text("before\n")
@@ -311,9 +349,10 @@ def test_followed_logs_yield_whole_lines_from_now_on(tmp_path):
         assert next(lines) == ("x", "two!")
 
 
-def test_a_state_of_another_version_is_not_understood(tmp_path):
+@pytest.mark.parametrize("state", [{"version": 99}, {"version": 1, "services": []}, [], None])
+def test_a_state_of_another_form_is_not_understood(tmp_path, state):
     folder = StateFolder(tmp_path)
-    folder.state_file.write_text(json.dumps({"version": 99}))
+    folder.state_file.write_text(json.dumps(state))
     assert folder.read() is None
 
 
@@ -370,6 +409,59 @@ def test_a_folder_that_is_a_link_is_copied_like_any_other(checkout, tmp_path):
     music = copied / "Step-Audio-TTS-3B" / "CosyVoice-300M-25Hz-Music"
     assert (music / "flow.pt").read_bytes() == b"flow"
     assert not (music / "gone").exists()
+
+
+def test_links_that_lead_in_a_circle_are_followed_once(checkout, tmp_path):
+    found = weights.label(checkout, "pocket").files
+    (checkout / "Step-Audio-Chat" / "up").symlink_to(checkout)
+    (checkout / "Step-Audio-TTS-3B" / "aside").symlink_to(checkout / "Step-Audio-Chat")
+    (checkout / "itself").symlink_to(checkout / "itself")
+    again = weights.label(checkout, "pocket").files
+    assert found.items() <= again.items()
+    assert len(again) < 20
+
+
+def test_memory_counts_what_links_lead_to_and_each_file_once(checkout, tmp_path):
+    far = tmp_path / "far"
+    far.mkdir()
+    (far / "model.bin").write_bytes(b"x" * 5000)
+    root = tmp_path / "root"
+    (root / "a").mkdir(parents=True)
+    before = preflight.needed_memory(root, None)
+    (root / "Step-Audio-Chat").symlink_to(far)
+    (root / "a" / "again").symlink_to(far)
+    (root / "a" / "gone").symlink_to("nowhere")
+    assert preflight.needed_memory(root, None) == before + 5000
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["weights", "check", "{}"],
+        ["weights", "seed", "{}"],
+        ["up", "--weights", "{}", "--state", "{}.state"],
+        ["up", "--state", "{}"],
+        ["say", "hello", "-o", "{}", "--address", "127.0.0.1:1"],
+    ],
+)
+def test_a_link_to_itself_is_told_in_one_line_and_is_no_defect(command, tmp_path, capsys):
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    assert run([each.replace("{}", str(loop)) for each in command]) != 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert "DEFECT" not in line
+
+
+def test_doctor_looks_at_the_weights_that_up_would_serve(models, checkout, tmp_path):
+    state = tmp_path / "state"
+    assert "makes small seeded ones" in doctor._weights(None, state)
+    weights.label(checkout, "pocket")
+    assert doctor._weights(None, state) == f"pocket at {checkout}"
+    assert "makes small seeded ones" in doctor._weights(Path("seeded"), state)
+    (checkout / "Step-Audio-Chat" / "model.bin").write_text("changed")
+    with pytest.raises(RuntimeError, match="missing or changed"):
+        doctor._weights(None, state)
 
 
 def test_weights_that_lack_a_part_get_no_label(checkout):

@@ -1,19 +1,23 @@
 """The constellation on this machine, with fake services: real processes, real signals."""
 
 import asyncio
+import errno
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 from parley_client.command import main
 from parley_client.local import constellation
+from parley_client.local import supervisor as supervisor_module
 from parley_client.local.errors import LocalError
 from parley_client.local.plan import Plan, PlannedService
 from parley_client.local.state import Process, ServiceState, State, StateFolder
@@ -171,6 +175,79 @@ def test_two_supervisors_never_share_a_folder(folder):
     )
     assert second.returncode == 1
     assert "already runs" in second.stderr
+
+
+def test_an_up_that_comes_second_leaves_the_first_alone(folder, capsys):
+    """Both are past their look at the folder before either has started anything."""
+    first = plan(planned(folder, "a"))
+    with folder.starting():
+        assert main.run(["up", "--state", str(folder.root)]) == 1
+        assert "ALREADY_UP" in capsys.readouterr().err
+        constellation.start(folder, first)
+        asyncio.run(_start(folder))
+    before = folder.read()
+    # What the state says cannot be read: neither is that a reason to end what runs.
+    folder.state_file.write_text("{}")
+    assert main.run(["up", "--state", str(folder.root)]) == 1
+    assert "ALREADY_UP" in capsys.readouterr().err
+    folder.write(before)
+    assert health(folder) == {"a": "serving"}
+
+
+def test_a_clock_that_is_set_makes_no_stranger_of_what_runs(folder):
+    constellation.start(folder, plan(planned(folder, "a")))
+    asyncio.run(_start(folder))
+    told = folder.read()
+    told.supervisor = replace(told.supervisor, start_time=told.supervisor.start_time + 3600)
+    service = told.services["a"]
+    service.process = replace(service.process, start_time=service.process.start_time - 3600)
+    folder.write(told)
+    assert health(folder) == {"a": "serving"}
+    assert constellation.stop(folder) == 2
+    assert not folder.supervised()
+
+
+def test_down_never_says_that_nothing_ran_while_a_supervisor_lives(folder):
+    constellation.start(folder, plan(planned(folder, "a")))
+    asyncio.run(_start(folder))
+    state = folder.read()
+    moved = [
+        Process(each.pid, each.start_time + 3600)
+        for each in (state.supervisor, state.services["a"].process)
+    ]
+    told = folder.read()
+    told.supervisor, told.services["a"].process = moved
+    folder.write(told)
+    with pytest.raises(LocalError) as caught:
+        constellation.stop(folder)
+    assert caught.value.reason == "STOP_FAILED"
+    folder.write(state)
+    assert constellation.stop(folder) == 2
+
+
+async def test_what_cannot_be_written_ends_no_service(folder, monkeypatch, capfd):
+    """As on a disk that is full, and after somebody took the logs away."""
+    supervisor = Supervisor(folder, plan(planned(folder, "a"), planned(folder, "b")))
+    monkeypatch.setattr(supervisor_module, "_ROTATE_EVERY_S", 0.01)
+    task = asyncio.create_task(supervisor.run())
+    state = supervisor.state.services
+    await asyncio.to_thread(until, lambda: {each.status for each in state.values()} == {"running"})
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(folder, "write", full)
+    monkeypatch.setattr(supervisor_module, "rotate", full)
+    shutil.rmtree(folder.logs)
+    other = state["b"].process
+    os.kill(state["a"].process.pid, signal.SIGKILL)
+    await asyncio.to_thread(until, lambda: state["a"].restarts == 1)
+    await asyncio.to_thread(until, lambda: state["a"].status == "running")
+    assert (other.alive(), state["b"].restarts, task.done()) == (True, 0, False)
+    supervisor.stop()
+    await asyncio.wait_for(task, 20)
+    assert "No space left" in capfd.readouterr().err
+    assert (folder.logs / "a.log").is_file()
 
 
 def test_a_pid_that_belongs_to_somebody_else_now_is_left_alone(folder):

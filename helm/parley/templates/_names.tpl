@@ -17,7 +17,7 @@
 {{/* Labels that select a part's pods. Takes (list $ part). */}}
 {{- define "parley.selector" -}}
 app.kubernetes.io/name: parley
-app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
+app.kubernetes.io/instance: {{ (index . 0).Release.Name | quote }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 
@@ -59,6 +59,12 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version }}
 {{- end }}
 {{- define "parley.redisSecret" -}}
 {{- default (printf "%s-redis" (include "parley.fullname" .)) .Values.redis.existingSecret -}}
+{{- end }}
+{{/* Port of an address such as https://host:port/path. Takes (list address port-when-it-names-none). */}}
+{{- define "parley.port" -}}
+{{- $address := index . 0 -}}
+{{- $host := (urlParse (ternary $address (printf "//%s" $address) (contains "://" $address))).host -}}
+{{- regexFind ":[0-9]+$" $host | trimPrefix ":" | default (index . 1) -}}
 {{- end }}
 {{/* Priority class of a part's pods. Takes (list $ part). */}}
 {{- define "parley.priorityClass" -}}

@@ -11,6 +11,9 @@ Defaults of the chart, then the user's `settings`, then what the chart must own 
 {{- $owned := dict "host" "0.0.0.0" "port" 50051 "metrics_port" 9464 "drain_timeout_s" $root.Values.drainSeconds "log" (dict "format" "json") -}}
 {{- /* Connections end on their own while the pod still waits to be told to stop: callers are gone before it drains. 0.6 leaves
        room for gRPC's jitter of a tenth and for five seconds of cached DNS. */ -}}
+{{- if and $root.Values.preStopSeconds (dig "keepalive" "max_connection_age_s" nil (default dict $values.settings)) -}}
+{{- fail (printf "services.%s.settings.keepalive.max_connection_age_s follows from preStopSeconds; leave it out, or set preStopSeconds to 0" $service) -}}
+{{- end -}}
 {{- if $root.Values.preStopSeconds -}}{{- $_ := set $owned "keepalive" (dict "max_connection_age_s" (mulf 0.6 $root.Values.preStopSeconds)) -}}{{- end -}}
 {{- if $root.Values.telemetry.otlpEndpoint -}}
 {{- $_ := set $owned "telemetry" (dict "otlp_endpoint" $root.Values.telemetry.otlpEndpoint) -}}

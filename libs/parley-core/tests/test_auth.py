@@ -66,12 +66,29 @@ def test_keys_come_from_a_file(tmp_path):
     assert authenticator.authenticate({"x-api-key": "k2"}).tenant == "other"
 
 
-@pytest.mark.parametrize("text", ["- k1\n", "acme: 3\n", "a: [\n"])
-def test_a_broken_key_file_refuses_to_start(tmp_path, text):
+@pytest.mark.parametrize(
+    "text",
+    [b"- k1\n", b"acme: 3\n", b"a: [\n", b"acme: k\xff\n", b"acme: 2024-13-45\n", b"", b"{}\n"],
+)
+def test_a_broken_or_empty_key_file_refuses_to_start(tmp_path, text):
     file = tmp_path / "keys.yaml"
-    file.write_text(text)
+    file.write_bytes(text)
     with pytest.raises(SettingsError, match="api_keys_file"):
         Authenticator(AuthSettings(api_keys_file=file))
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"acme": ""}, "the key of acme is empty"),
+        ({"acme": " "}, "the key of acme is empty"),
+        ({"acme": "k1", "other": "k1"}, "acme and other have the same key"),
+    ],
+)
+def test_a_key_that_names_no_one_tenant_refuses_to_start(keys, told):
+    with pytest.raises(SettingsError, match=told) as caught:
+        Authenticator(AuthSettings(api_keys=keys))
+    assert "k1" not in str(caught.value)
 
 
 def test_a_jwt_names_its_tenant():
@@ -118,6 +135,29 @@ def test_a_public_key_checks_tokens_of_its_pair(tmp_path):
     assert (
         refusal(authenticator, {"authorization": f"Bearer {token()}"})[1] == "CREDENTIALS_INVALID"
     )
+
+
+@pytest.mark.parametrize("form", ["words", "bytes", "private", "other"])
+def test_what_is_no_public_key_of_the_algorithms_refuses_to_start(tmp_path, form):
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    encoding = serialization.Encoding.PEM
+    private = ec.generate_private_key(ec.SECP256R1())
+    other = ec.generate_private_key(ec.SECP384R1()).public_key()
+    file = tmp_path / "public.pem"
+    file.write_bytes(
+        {
+            "words": b"the key of acme",
+            "bytes": b"\xff\xfe",
+            "private": private.private_bytes(
+                encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            ),
+            "other": other.public_bytes(encoding, serialization.PublicFormat.SubjectPublicKeyInfo),
+        }[form]
+    )
+    with pytest.raises(SettingsError, match="public_key_file"):
+        Authenticator(AuthSettings(jwt=JwtSettings(public_key_file=file)))
 
 
 @pytest.mark.parametrize("tenant", ["", "a/b", "auth0|1", "a" * 65])

@@ -10,6 +10,7 @@ from demo_process import event, process
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from parley.tokenizer.v1 import tokenizer_pb2 as pb
 from parley.tokenizer.v1 import tokenizer_pb2_grpc as rpc
+from parley_core import telemetry
 from parley_core.clients import connect
 from parley_core.errors import Unavailable
 from parley_core.server import PortTakenError, Server
@@ -60,9 +61,12 @@ async def test_health_can_be_withdrawn_while_serving_and_at_no_other_time(servic
         await server.set_serving()
         await server.report_health(False)
         assert await health_of(channel) == await health_of(channel, SERVICE) == NOT_SERVING
+        # Calls go elsewhere then, so their failures stop telling of it: this goes on.
+        assert telemetry.DEPENDENCY_LOST._value.get() == 1
         await rpc.TokenizerServiceStub(channel).Tokenize(pb.TokenizeRequest())
         await server.report_health(True)
         assert await health_of(channel) == SERVING
+        assert telemetry.DEPENDENCY_LOST._value.get() == 0
         await server.drain()
         await server.report_health(True)
         assert await health_of(channel) == NOT_SERVING

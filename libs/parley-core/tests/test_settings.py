@@ -65,6 +65,9 @@ def test_nested_set_makes_the_section():
         (["--set", "port=nope"], "port: "),
         (["--set", "port"], "--set wants KEY=VALUE"),
         (["--set", "log.level=loud"], "log.level: "),
+        (["--set", "port=2024-13-45"], "port: "),
+        (["--set", "keepalive.time_s=.inf"], "keepalive.time_s: "),
+        (["--set", "drain_timeout_s=.inf"], "drain_timeout_s: "),
         (["--config", "/nowhere.yaml"], "cannot read /nowhere.yaml"),
     ],
 )
@@ -97,7 +100,10 @@ def test_kubernetes_service_links_are_named_as_the_cause(capsys, monkeypatch):
     assert "enableServiceLinks" in exits_with(capsys)
 
 
-@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [\n", "unknown_key: 1\n"])
+@pytest.mark.parametrize(
+    "text",
+    ["- a\n- b\n", "a: [\n", "unknown_key: 1\n", "8080: 1\n", "on: 1\n", "log: 2024-13-45\n"],
+)
 def test_a_broken_file_refuses_to_start(capsys, tmp_path, text):
     file = tmp_path / "demo.yaml"
     file.write_text(text)
@@ -126,7 +132,17 @@ def test_half_a_client_certificate_is_refused():
 
 
 @pytest.mark.parametrize(
-    "jwt", ["{}", "{secret: a, public_key_file: b}", "{secret: a, algorithms: [none]}"]
+    "jwt",
+    [
+        "{}",
+        "{secret: a, public_key_file: b}",
+        "{secret: a, algorithms: [none]}",
+        "{secret: a, algorithms: []}",
+        "{secret: a, algorithms: [RS256]}",
+        "{public_key_file: b, algorithms: [HS256]}",
+        "{public_key_file: b, algorithms: [RS256, HS256]}",
+        "{public_key_file: b, algorithms: [RS257]}",
+    ],
 )
 def test_a_jwt_section_that_cannot_work_is_refused(jwt):
     with pytest.raises(SettingsError):

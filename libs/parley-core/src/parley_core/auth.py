@@ -34,9 +34,12 @@ class Principal:
 class Authenticator:
     """Checks credentials against the settings. Reads key files once, at construction.
 
+    A key file that is configured and holds no key refuses to start: it must never open the service
+    to everyone.
+
     Raises:
-        SettingsError: a key file is missing or not a mapping of tenant to key, or a tenant's name
-            is none.
+        SettingsError: a key file is missing or not a mapping of tenant to key, a tenant's name is
+            none, a key is empty or of two tenants, or the public key is none of the algorithms.
     """
 
     def __init__(self, settings: AuthSettings):
@@ -47,7 +50,13 @@ class Authenticator:
             if not _TENANT.fullmatch(tenant):
                 raise SettingsError(f"auth.api_keys: the tenant {tenant!r} is not {_TENANT_FORM}")
         # Looked up by digest: the time of the look-up says nothing about the key.
-        self._tenants = {_digest(key): tenant for tenant, key in keys.items()}
+        self._tenants: dict[bytes, str] = {}
+        for tenant, key in keys.items():
+            if not key.strip():
+                raise SettingsError(f"auth.api_keys: the key of {tenant} is empty")
+            other = self._tenants.setdefault(_digest(key), tenant)
+            if other != tenant:
+                raise SettingsError(f"auth.api_keys: {other} and {tenant} have the same key")
         self._jwt = settings.jwt
         self._jwt_key = _read_jwt_key(settings.jwt) if settings.jwt else ""
 
@@ -122,20 +131,39 @@ def _digest(key: str) -> bytes:
 def _read_keys(path: Path) -> dict[str, str]:
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, yaml.YAMLError, ValueError) as error:
+        # What it says may hold a key.
         raise SettingsError(
             f"auth.api_keys_file: cannot read {path}: {type(error).__name__}"
         ) from None
     if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded.values()):
         raise SettingsError(f"auth.api_keys_file: {path} must map tenant names to keys")
+    if not loaded:
+        raise SettingsError(f"auth.api_keys_file: {path} holds no key")
     return {str(tenant): key for tenant, key in loaded.items()}
 
 
 def _read_jwt_key(settings: JwtSettings) -> str:
     if settings.secret is not None:
         return settings.secret.get_secret_value()
-    assert settings.public_key_file is not None
+    path = settings.public_key_file
+    assert path is not None
     try:
-        return settings.public_key_file.read_text(encoding="ascii")
-    except OSError as error:
-        raise SettingsError(f"auth.jwt.public_key_file: {error}") from None
+        key = path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"auth.jwt.public_key_file: cannot read {path}: {error}") from None
+    if not any(_is_key(name, key) for name in settings.algorithms):
+        raise SettingsError(
+            f"auth.jwt.public_key_file: {path} holds no public key (PEM) of "
+            f"{', '.join(settings.algorithms)}"
+        )
+    return key
+
+
+def _is_key(algorithm: str, key: str) -> bool:
+    try:
+        prepared = jwt.get_algorithm_by_name(algorithm).prepare_key(key)
+    except (jwt.PyJWTError, ValueError, TypeError):
+        return False
+    # A private key would do, and has no business here.
+    return hasattr(prepared, "verify")

@@ -224,12 +224,13 @@ class Server:
         await self._set_health(_SERVING)
 
     async def report_health(self, healthy: bool) -> None:
-        """Tells probes that something every call needs is away, e.g. a store, or back again.
+        """Tells probes and metrics that what every call needs is away, e.g. a store, or back again.
 
         Calls are taken either way and tell the cause themselves. Changes nothing before the
         warm-up has ended and once the drain has begun.
         """
         if self._serving:
+            telemetry.DEPENDENCY_LOST.set(not healthy)
             await self._set_health(_SERVING if healthy else _NOT_SERVING)
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:

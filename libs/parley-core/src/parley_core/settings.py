@@ -25,11 +25,18 @@ from parley_core.settings_help import settings_manual
 
 EXIT_BAD_SETTINGS = 2
 
+# Which JWT algorithms check a signature with a shared secret, and which with a public key.
+SECRET_ALGORITHMS = ("HS256", "HS384", "HS512")
+PUBLIC_KEY_ALGORITHMS = (
+    *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    *("ES256", "ES384", "ES512", "ES256K", "EdDSA"),
+)
+
 
 class SettingsSection(BaseModel):
-    """Base of nested settings: unknown keys are refused, values do not change."""
+    """Base of nested settings: unknown keys are refused, values do not change, numbers end."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ServerTlsSettings(SettingsSection):
@@ -119,6 +126,15 @@ class JwtSettings(SettingsSection):
             raise ValueError("give exactly one of secret and public_key_file")
         if not self.algorithms or "none" in {name.lower() for name in self.algorithms}:
             raise ValueError("algorithms must name signed algorithms")
+        # A public key used as a shared secret lets everyone who has it sign.
+        kind, fit = (
+            ("public_key_file", PUBLIC_KEY_ALGORITHMS)
+            if self.secret is None
+            else ("secret", SECRET_ALGORITHMS)
+        )
+        for name in self.algorithms:
+            if name not in fit:
+                raise ValueError(f"{kind} goes with the algorithms {', '.join(fit)}, not {name!r}")
         return self
 
 
@@ -149,6 +165,7 @@ class ServiceSettings(BaseSettings):
         env_nested_delimiter="__",
         extra="forbid",
         frozen=True,
+        allow_inf_nan=False,
         nested_model_default_partial_update=True,
     )
 
@@ -240,7 +257,8 @@ def build_settings(
             raise SettingsError(f"--set wants KEY=VALUE, got {override!r}")
         try:
             value: Any = yaml.safe_load(text)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):
+            # A ValueError is YAML's about what looks like a date and is none.
             value = text
         for part in reversed(key.strip().split(".")):
             value = {part: value}
@@ -256,12 +274,16 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
+        # Bytes that are no text, and what looks like a date and is none, are ValueErrors.
         raise SettingsError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
         raise SettingsError(f"{path} must hold a mapping, not a {type(loaded).__name__}")
+    for key in loaded:
+        if not isinstance(key, str):
+            raise SettingsError(f"unknown key {key!r} in {path}: keys are text")
     return loaded
 
 

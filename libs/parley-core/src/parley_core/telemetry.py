@@ -72,6 +72,10 @@ TASKS = Gauge("parley_tasks", "Tasks on the event loop right now.")
 CERTIFICATE_NOT_AFTER = Gauge(
     "parley_certificate_not_after_seconds", "When the certificate being served ends, Unix time."
 )
+DEPENDENCY_LOST = Gauge(
+    "parley_dependency_lost",
+    "1 while something that every call needs is away: of asr-context, Redis.",
+)
 
 # OpenTelemetry semantic conventions.
 RPC_SYSTEM = "rpc.system"

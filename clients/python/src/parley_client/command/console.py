@@ -68,9 +68,11 @@ def check_target(path: Path | None) -> None:
         return
     if path.is_dir():
         raise UsageError(f"cannot write {path}: it is a folder")
-    if not path.resolve().parent.is_dir():
+    # Not `Path.resolve`: of links that lead in a circle it makes an error of its own.
+    folder = Path(os.path.realpath(path)).parent
+    if not folder.is_dir():
         raise UsageError(f"cannot write {path}: the folder {path.parent} does not exist")
-    if not os.access(path if path.exists() else path.resolve().parent, os.W_OK):
+    if not os.access(path if path.exists() else folder, os.W_OK):
         raise BadRecording(f"cannot write {path}: Permission denied", reason="FILE_UNWRITABLE")
 
 

@@ -66,12 +66,6 @@ def up(
     if simulated and vocoder == "triton":
         raise UsageError("a simulated vocoder does not compute in Triton")
     folder = StateFolder(state)
-    running = folder.read()
-    if running is not None and folder.supervised():
-        return _already_up(running)
-    if running is not None:
-        ended = constellation.stop(folder)
-        err.print(f"An earlier run had ended without `parley down`; {ended} processes of it ended.")
     request = launch.Request(
         weights=weights,
         engine="simulator" if simulated else engine,
@@ -81,6 +75,31 @@ def up(
         ports=_ports(port or []),
         seed=seed,
     )
+    folder.create()
+    with folder.starting():
+        running = folder.read()
+        if folder.supervised():
+            return _already_up(folder, running)
+        if running is not None:
+            ended = constellation.stop(folder)
+            err.print(
+                f"An earlier run had ended without `parley down`; {ended} processes of it ended."
+            )
+        plan = _start(folder, request, timeout)
+    out.print(f"Up: gateway at [bold]{plan.address}[/], page at [bold]{plan.page}[/]")
+    if not simulated:
+        _tell_weights(Path(plan.weights))
+    err.print(
+        "Try `parley say 'Hello.' -o hello.wav`. `parley status` tells the rest, "
+        "`parley down` ends it."
+    )
+    return 0
+
+
+def _start(folder: Any, request: Any, timeout: float) -> Any:
+    """Brings up what was asked for; its plan."""
+    from parley_client.local import constellation, launch
+
     with _progress() as progress:
         task = progress.add_task("", total=1, visible=False)
 
@@ -96,14 +115,7 @@ def up(
         # Nothing is left behind by an `up` that failed or was interrupted.
         constellation.stop(folder)
         raise
-    out.print(f"Up: gateway at [bold]{plan.address}[/], page at [bold]{plan.page}[/]")
-    if not simulated:
-        _tell_weights(Path(plan.weights))
-    err.print(
-        "Try `parley say 'Hello.' -o hello.wav`. `parley status` tells the rest, "
-        "`parley down` ends it."
-    )
-    return 0
+    return plan
 
 
 def _tell_weights(folder: Path) -> None:
@@ -200,9 +212,12 @@ def _print_line(name: str, line: str, width: int) -> None:
     sys.stdout.flush()
 
 
-def _already_up(state: Any) -> int:
+def _already_up(folder: Any, state: Any) -> int:
     from parley_client.local import constellation
+    from parley_client.local.errors import LocalError
 
+    if state is None:
+        raise LocalError(f"something already runs in {folder.root}", reason="ALREADY_UP")
     healths = run(constellation.observe(state))
     bad = [name for name, each in healths.items() if not each.serving]
     out.print(f"Already up: gateway at [bold]{state.address}[/], page at [bold]{state.page}[/]")
@@ -279,4 +294,11 @@ def _ports(given: list[str]) -> dict[str, int]:
 
 
 def _progress() -> Progress:
-    return Progress(TextColumn("{task.description}"), BarColumn(), console=err, transient=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        console=err,
+        transient=True,
+        # Where nobody watches it would leave an empty line behind.
+        disable=not err.is_interactive,
+    )

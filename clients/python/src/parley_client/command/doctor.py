@@ -146,11 +146,12 @@ def _ports() -> str:
 
 
 def _weights(given: Path | None, state: Path) -> str:
-    from parley_client.local import weights
+    from parley_client.local import launch, weights
     from parley_client.local.state import StateFolder
 
-    folder = given or StateFolder(state).weights
-    if given is None and not folder.exists():
+    chosen = launch.given_weights(given)
+    folder = chosen or StateFolder(state).weights
+    if chosen is None and not folder.exists():
         return f"none yet; `parley up` makes small seeded ones in {folder}"
     found = weights.check(folder)
     wrong = weights.verify(found)
@@ -164,10 +165,10 @@ def _weights(given: Path | None, state: Path) -> str:
 
 
 def _memory(given: Path | None, state: Path) -> str:
-    from parley_client.local import preflight
+    from parley_client.local import launch, preflight
     from parley_client.local.state import StateFolder
 
-    folder = given or StateFolder(state).weights
+    folder = launch.given_weights(given) or StateFolder(state).weights
     preflight.check_memory(folder, None)
     needed = preflight.needed_memory(folder, None)
     return f"{preflight.available_memory() / 2**30:.1f} GiB free, {needed / 2**30:.1f} GiB needed"

@@ -35,6 +35,8 @@ def seed(
         TimeElapsedColumn(),
         console=err,
         transient=True,
+        # Where nobody watches it would leave an empty line behind.
+        disable=not err.is_interactive,
     ) as progress:
         task = progress.add_task("", total=len(weights.MODELS))
         made = weights.seed(
@@ -61,8 +63,9 @@ def check(
     the manifest, where there is one.
     """
     from parley_client.local import checkpoints, weights
+    from parley_client.local.state import resolved
 
-    folder = folder.resolve()
+    folder = resolved(folder)
     found = weights.describe(folder)
     wrong = weights.verify(found)
     parts = checkpoints.inspect(folder)

@@ -58,6 +58,8 @@ class Demand:
     ingress_classes: set[str] = field(default_factory=set)
 
 
+# Kinds that scale, and where each says the least number of replicas.
+_LEAST = {"HorizontalPodAutoscaler": "minReplicas", "ScaledObject": "minReplicaCount"}
 BUILT_IN = ("", "apps", "batch", "policy", "autoscaling")
 
 
@@ -69,15 +71,16 @@ def read(objects: Iterable[Any]) -> Demand:
     """
     found = Demand()
     made: set[tuple[str, str]] = set()
-    for each in objects:
-        if each is None:
-            continue
+    there = [each for each in objects if each is not None]
+    for each in there:
         if not isinstance(each, dict) or "kind" not in each or "apiVersion" not in each:
             raise LocalError(
                 "this is not what `helm template` writes: an object has no kind",
                 reason="MANIFEST_INVALID",
             )
-        _read_object(each, found, made)
+    scaled = dict(_scaled(each) for each in there if each["kind"] in _LEAST)
+    for each in there:
+        _read_object(each, found, made, scaled)
     for name in [name for name in found.secrets if ("Secret", name) in made]:
         del found.secrets[name]
     found.existing_claims -= {name for kind, name in made if kind == "PersistentVolumeClaim"}
@@ -85,7 +88,19 @@ def read(objects: Iterable[Any]) -> Demand:
     return found
 
 
-def _read_object(each: Mapping[str, Any], found: Demand, made: set[tuple[str, str]]) -> None:
+def _scaled(scaler: Mapping[str, Any]) -> tuple[str, int]:
+    """What a scaler scales, and how many replicas it starts with."""
+    spec = scaler.get("spec") or {}
+    least = spec.get(_LEAST[scaler["kind"]])
+    return (spec.get("scaleTargetRef") or {}).get("name", ""), 1 if least is None else least
+
+
+def _read_object(
+    each: Mapping[str, Any],
+    found: Demand,
+    made: set[tuple[str, str]],
+    scaled: Mapping[str, int],
+) -> None:
     kind, name = each["kind"], each.get("metadata", {}).get("name", "")
     group = each["apiVersion"].rpartition("/")[0]
     spec = each.get("spec") or {}
@@ -105,16 +120,17 @@ def _read_object(each: Mapping[str, Any], found: Demand, made: set[tuple[str, st
             found.secrets.setdefault(tls.get("secretName", ""), f"TLS of the ingress {name}")
     for template in spec.get("volumeClaimTemplates") or ():
         found.claims.append(_claim(f"{template['metadata']['name']}-{name}", template["spec"]))
+    # What is scaled does not say itself how many it is.
+    replicas = spec.get("replicas", scaled.get(name, 1))
     group_spec = spec.get("leaderWorkerTemplate")
     if kind == "Pod":
         return
     if group_spec:
-        replicas = spec.get("replicas", 1)
         _read_pod(name, replicas, group_spec["leaderTemplate"], found)
         workers = replicas * (group_spec.get("size", 1) - 1)
         _read_pod(f"{name} (workers)", workers, group_spec["workerTemplate"], found)
     elif "template" in spec:
-        _read_pod(name, spec.get("replicas", 1), spec["template"], found)
+        _read_pod(name, replicas, spec["template"], found)
 
 
 def _claim(name: str, spec: Mapping[str, Any]) -> tuple[str, str, tuple[str, ...]]:

@@ -380,7 +380,15 @@ def _pods(api: Api, namespace: str) -> Iterator[Finding]:
     bad = [(pod, trouble) for pod in pods for trouble in _troubles(pod)]
     for pod, (told, mend) in bad:
         yield Finding(pod["metadata"]["name"], "no", told, mend)
-    if not bad:
+    known = [pod for pod, _ in bad]
+    unready = [pod for pod in pods if pod not in known and _unready(pod)]
+    for pod in unready:
+        name = pod["metadata"]["name"]
+        yield Finding(
+            name, "warn", "not ready",
+            f"it starts, or what it needs is away: `kubectl -n {namespace} logs {name}`",
+        )  # fmt: skip
+    if not bad and not unready:
         told = f"{len(pods)} of Parley in namespace {namespace}, all well"
         yield Finding("pods", "ok", told if pods else f"none of Parley in namespace {namespace}")
 
@@ -407,6 +415,14 @@ def _troubles(pod: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 f"{each['name']}: ended with status {code} {each.get('restartCount', 0)} times",
                 mend,
             )
+
+
+def _unready(pod: Mapping[str, Any]) -> bool:
+    """Whether a pod that is to serve says that it does not, or not yet."""
+    if pod["metadata"].get("deletionTimestamp"):
+        return False
+    phase = pod.get("status", {}).get("phase")
+    return phase in ("Pending", "Running") and _condition(pod, "Ready") == "False"
 
 
 def _condition(node: Mapping[str, Any], kind: str) -> str:

@@ -9,6 +9,7 @@ AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, none of them for a public bucket. N
 machines or service accounts: no such credentials are looked for.
 """
 
+import errno
 import hashlib
 import hmac
 import http.client
@@ -40,6 +41,8 @@ _TIMEOUT_S = 60.0
 _TRIES = 4
 _EMPTY = hashlib.sha256(b"").hexdigest()
 _AT_ONCE = 4
+# Errors of writing here, which no other try and no other bucket would mend.
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EISDIR)
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,8 @@ class Bucket:
                 if not left or error.code < 500:
                     raise self._failed(name, error) from None
             except (OSError, http.client.HTTPException) as error:
+                if getattr(error, "errno", None) in _OF_THE_DISK:
+                    raise
                 if not left:
                     raise self._failed(name, error) from None
             time.sleep(1.0)

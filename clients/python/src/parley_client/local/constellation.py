@@ -126,6 +126,12 @@ def stop(folder: StateFolder) -> int:
     if left:
         pids = ", ".join(str(each.pid) for each in left)
         raise LocalError(f"these processes would not end: {pids}", reason="STOP_FAILED")
+    if folder.supervised():
+        raise LocalError(
+            f"a supervisor runs in {folder.root} that is not the one in its state (was the clock "
+            "set?); end it by hand: pgrep -f parley_client.local.supervisor",
+            reason="STOP_FAILED",
+        )
     folder.clear()
     return len(ours)
 

@@ -2,9 +2,9 @@
 
 Contract: the manifest ``parley.json`` (sha256 by path) is written last, so that its presence says
 that the folder is whole. A folder that has one is verified and added to, never written over: other
-weights are refused by name. A file whose sum differs from what its source states is removed and
-named. What was cut off goes on where it stopped. Whence files come is a `Source`'s business
-(`hubs`, `buckets`, `Folder`); making weights is `weights.seed`'s.
+weights are refused by name, a file whose sum differs from what its source states is named, and one
+that is missing is brought again. What was cut off goes on where it stopped. Whence files come is a
+`Source`'s business (`hubs`, `buckets`, `Folder`); making weights is `weights.seed`'s.
 """
 
 import hashlib
@@ -37,6 +37,8 @@ class Source(Protocol):
     def fetch(self, root: Path, manifest: Manifest, report: Report) -> None:
         """Brings the files that are missing below `root` and adds their sums to the manifest.
 
+        Sums that the manifest has already stand: what arrives has them, or is refused.
+
         Raises:
             LocalError: a file cannot be had, or is not what the source states.
         """
@@ -58,7 +60,7 @@ def fill(root: Path, source: Source, report: Report) -> Manifest:
     present = read_manifest(root)
     wanted = source.manifest(present)
     try:
-        if present != wanted:
+        if present != wanted or not all((root / name).is_file() for name in wanted["sha256"]):
             root.mkdir(parents=True, exist_ok=True)
             source.fetch(root, wanted, report)
         report(f"verifying {len(wanted['sha256'])} files in {root}")
@@ -168,8 +170,11 @@ class Folder:
         return wanted
 
     def fetch(self, root: Path, manifest: Manifest, report: Report) -> None:
-        """Copies what the manifest lists."""
+        """Copies what the manifest lists, save what is there as it lists it."""
         report(f"copying {len(manifest['sha256'])} files from {self.path}")
-        for name in manifest["sha256"]:
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(self.path / name, root / name)
+        for name, digest in manifest["sha256"].items():
+            target = root / name
+            if target.is_file() and sha256(target) == digest:
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.path / name, target)

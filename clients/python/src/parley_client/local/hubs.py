@@ -53,18 +53,29 @@ class Hub:
         return {"kind": "published", "repositories": found, "sha256": sums}
 
     def fetch(self, root: Path, manifest: Manifest, report: Report) -> None:
-        """Downloads the repositories that have no sums yet.
+        """Downloads the repositories that have no sums yet, or of which a file is missing.
 
         Raises:
-            LocalError: HUB_UNREACHABLE, WEIGHTS_CORRUPT, PACKAGE_MISSING.
+            LocalError: HUB_UNREACHABLE, WEIGHTS_CORRUPT, PACKAGE_MISSING; WEIGHTS_FOLDER_TAKEN when
+                a file is missing that the revision does not hold any more as it was.
         """
         for folder, (repository, revision) in self.repositories.items():
-            if not any(name.startswith(f"{folder}/") for name in manifest["sha256"]):
-                manifest["sha256"] |= _download(root, folder, repository, revision, report)
+            known = {
+                name: digest
+                for name, digest in manifest["sha256"].items()
+                if name.startswith(f"{folder}/")
+            }
+            if not known or not all((root / name).is_file() for name in known):
+                manifest["sha256"] |= _download(root, folder, repository, revision, known, report)
 
 
 def _download(
-    root: Path, folder: str, repository: str, revision: str, report: Report
+    root: Path,
+    folder: str,
+    repository: str,
+    revision: str,
+    known: Mapping[str, str],
+    report: Report,
 ) -> dict[str, str]:
     try:
         from huggingface_hub import HfApi, snapshot_download
@@ -74,23 +85,39 @@ def _download(
         ) from None
     try:
         info = HfApi().model_info(repository, revision=revision, files_metadata=True)
+    except Exception as error:
+        raise _unreachable(repository, error) from None
+    stated = {
+        f"{folder}/{file.rfilename}": file.lfs.sha256 if file.lfs else None
+        for file in info.siblings or ()
+    }
+    for name, digest in known.items():
+        if name not in stated or stated[name] not in (None, digest):
+            raise LocalError(
+                f"{name} is another one at {revision} of {repository} by now; pin the revision "
+                "that was downloaded, or take another folder",
+                reason="WEIGHTS_FOLDER_TAKEN",
+            )
+    try:
         report(f"downloading {repository} at {info.sha} to {root / folder}")
         snapshot_download(repository, revision=info.sha, local_dir=root / folder)
     except Exception as error:
-        # Its HTTP client has changed twice; whatever it raises, the download can go on later.
-        cause = (str(error) or type(error).__name__).splitlines()[0]
-        raise LocalError(
-            f"cannot download {repository}: {cause}", reason="HUB_UNREACHABLE"
-        ) from None
+        raise _unreachable(repository, error) from None
     report(f"checking {root / folder}")
     sums = {}
-    for file in info.siblings or ():
-        path = root / folder / file.rfilename
-        sums[f"{folder}/{file.rfilename}"] = digest = sha256(path)
+    for name, expected in stated.items():
+        path = root / name
+        sums[name] = digest = sha256(path)
         # Git's own small files carry no sha256 there; the large ones, the weights, do.
-        if file.lfs and file.lfs.sha256 != digest:
+        if (known.get(name) or expected or digest) != digest:
             path.unlink()
             raise LocalError(
                 f"{path} arrived damaged and was removed; run this again", reason="WEIGHTS_CORRUPT"
             )
     return sums
+
+
+def _unreachable(repository: str, error: Exception) -> LocalError:
+    # Its HTTP client has changed twice; whatever it raises, the download can go on later.
+    cause = (str(error) or type(error).__name__).splitlines()[0]
+    return LocalError(f"cannot download {repository}: {cause}", reason="HUB_UNREACHABLE")

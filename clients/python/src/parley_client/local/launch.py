@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from parley_client.local import preflight, weights
+from parley_client.local.errors import LocalError
 from parley_client.local.plan import Plan
 from parley_client.local.services import (
     GATEWAY,
@@ -23,7 +24,7 @@ from parley_client.local.services import (
     plan_services,
     plan_triton,
 )
-from parley_client.local.state import StateFolder
+from parley_client.local.state import StateFolder, resolved
 
 # What the seeded weights of all models take, rounded up.
 _SEEDED_BYTES = 256 * 1024**2
@@ -119,12 +120,21 @@ def prepare(folder: StateFolder, request: Request, report: weights.Report) -> Pl
     )
 
 
+def given_weights(asked: Path | None, *, seeded: bool = False) -> Path | None:
+    """Folder of the weights that are served; None for those that are made in the state folder.
+
+    Args:
+        asked: what the user named.
+        seeded: the user asked for a seed.
+    """
+    chosen = weights.pocket() if asked is None and not seeded else asked
+    return None if chosen is None or str(chosen) == weights.SEEDED else resolved(chosen)
+
+
 def _weights(folder: StateFolder, request: Request, report: weights.Report) -> Path:
-    chosen = request.weights
-    if chosen is None and request.seed is None:
-        chosen = weights.pocket()
-    if chosen is not None and str(chosen) != weights.SEEDED:
-        return weights.check(chosen.resolve()).folder
+    chosen = given_weights(request.weights, seeded=request.seed is not None)
+    if chosen is not None:
+        return weights.check(chosen).folder
     if folder.weights.exists() and request.seed is None:
         return weights.check(folder.weights).folder
     preflight.check_space(folder.root, _SEEDED_BYTES)
@@ -133,12 +143,17 @@ def _weights(folder: StateFolder, request: Request, report: weights.Report) -> P
 
 
 def _wanted_ports(given: Mapping[str, int]) -> dict[str, int]:
+    names = {f"{each.env_prefix}PORT": each.name for each in SERVICES}
+    names["PARLEY_GATEWAY_HTTP__PORT"] = PAGE
     wanted = {}
-    for service in SERVICES:
-        text = os.environ.get(f"{service.env_prefix}PORT", "")
-        if text.isdecimal():
-            wanted[service.name] = int(text)
-    page = os.environ.get("PARLEY_GATEWAY_HTTP__PORT", "")
-    if page.isdecimal():
-        wanted[PAGE] = int(page)
+    for variable, name in names.items():
+        text = os.environ.get(variable, "")
+        if not text or name in given:
+            continue
+        if not text.isdecimal() or int(text) > 65535:
+            raise LocalError(
+                f"{variable}={text} is no port of 0 to 65535; unset it, or give --port {name}=PORT",
+                reason="PORT_INVALID",
+            )
+        wanted[name] = int(text)
     return wanted | dict(given)

@@ -19,15 +19,21 @@ _NOISE = ("KeyboardInterrupt", "Terminated", "Killed")
 
 
 def tail(path: Path, lines: int) -> list[str]:
-    """The last lines of a log; empty when there is none."""
+    """The last lines of a log, each whole; empty when there is none."""
+    if lines <= 0:
+        return []
     try:
         with path.open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - max(_TAIL_BYTES, lines * 400)))
-            text = file.read().decode("utf-8", "replace")
+            start = file.seek(0, 2)
+            data = b""
+            # One line break more than lines: what stands before it is not whole.
+            while start and data.count(b"\n", 0, -1) < lines:
+                step = min(start, max(_TAIL_BYTES, len(data)))
+                start = file.seek(start - step)
+                data = file.read(step) + data
     except OSError:
         return []
-    return text.splitlines()[-lines:]
+    return data.decode("utf-8", "replace").splitlines()[-lines:]
 
 
 def last_readable_line(path: Path) -> str:
@@ -76,7 +82,8 @@ def follow(logs: Mapping[str, Path], *, poll_s: float = 0.2) -> Iterator[tuple[s
 def _follow(
     logs: Mapping[str, Path], positions: dict[str, int], poll_s: float
 ) -> Iterator[tuple[str, str]]:
-    rests = dict.fromkeys(logs, "")
+    # Bytes: what was read may end in the middle of a letter.
+    rests = dict.fromkeys(logs, b"")
     while True:
         idle = True
         for name, path in logs.items():
@@ -86,16 +93,17 @@ def _follow(
                 continue
             if size < positions[name]:
                 positions[name] = 0
+                rests[name] = b""
             if size == positions[name]:
                 continue
             idle = False
             with path.open("rb") as file:
                 file.seek(positions[name])
-                text = file.read()
-            positions[name] += len(text)
-            *complete, rests[name] = (rests[name] + text.decode("utf-8", "replace")).split("\n")
+                data = file.read()
+            positions[name] += len(data)
+            *complete, rests[name] = (rests[name] + data).split(b"\n")
             for line in complete:
-                yield name, line
+                yield name, line.decode("utf-8", "replace")
         if idle:
             time.sleep(poll_s)
 

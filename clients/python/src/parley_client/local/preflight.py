@@ -14,6 +14,7 @@ import psutil
 
 from parley_client.local.errors import LocalError
 from parley_client.local.services import HOST, LM_SERVICES, NAMES, REDIS, SERVICES, Ports
+from parley_client.local.weights import files_below
 
 # Six Python processes with their runtimes loaded; measured with seeded weights, rounded up.
 _PROCESSES_BYTES = 2 * 1024**3
@@ -140,9 +141,9 @@ def needed_memory(weights: Path, engine: str | None) -> int:
     if engine == "vllm":
         # Where there is a GPU the weights live in its memory, which vLLM checks itself.
         return _PROCESSES_BYTES + _VLLM_BYTES
-    return _PROCESSES_BYTES + sum(
-        each.stat().st_size for each in weights.rglob("*") if each.is_file()
-    )
+    # Checkpoints of other disks are links; one that has two names is counted once.
+    files = {os.path.realpath(each) for each in files_below(weights)}
+    return _PROCESSES_BYTES + sum(Path(each).stat().st_size for each in files)
 
 
 def check_memory(weights: Path, engine: str | None) -> None:

@@ -8,20 +8,23 @@ supervisor holds a lock on ``lock`` while it lives: a free lock with a ``state.j
 stale.
 """
 
+import contextlib
 import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
 
 import psutil
 
+from parley_client.local.errors import LocalError
+
 VERSION = 1
 
-# Start times are derived from the boot time, which may shift a little when the clock is set.
+# Start times are derived from the boot time, which may shift a little as the clock is kept right.
 _START_TIME_TOLERANCE_S = 2.0
 
 ServiceStatus = Literal["waiting", "running", "restarting", "failed", "stopped"]
@@ -33,17 +36,20 @@ class Process:
 
     Attributes:
         pid: its number.
-        start_time: seconds since the epoch.
+        start_time: seconds since the epoch, by the clock as it was set then.
+        since_boot: ticks of the kernel from boot to its start, which no setting of the clock moves;
+            None where the system does not tell.
     """
 
     pid: int
     start_time: float
+    since_boot: int | None = None
 
     @classmethod
     def of(cls, pid: int) -> "Process | None":
         """The process that has this number now; None when there is none."""
         try:
-            return cls(pid, psutil.Process(pid).create_time())
+            return cls(pid, psutil.Process(pid).create_time(), _since_boot(pid))
         except psutil.NoSuchProcess:
             return None
 
@@ -52,9 +58,22 @@ class Process:
         try:
             process = psutil.Process(self.pid)
             same = abs(process.create_time() - self.start_time) < _START_TIME_TOLERANCE_S
+            # A virtual machine that is woken sets its clock by hours.
+            same = same or (
+                self.since_boot is not None and self.since_boot == _since_boot(self.pid)
+            )
             return same and bool(process.status() != psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return False
+
+
+def _since_boot(pid: int) -> int | None:
+    try:
+        told = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        # The name of the program stands in parentheses and may hold anything.
+        return int(told.rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 @dataclass
@@ -115,7 +134,7 @@ class State:
         """Reads plain values back.
 
         Raises:
-            KeyError, TypeError, ValueError: not of this version's form.
+            KeyError, TypeError, ValueError, AttributeError: not of this version's form.
         """
         if values["version"] != VERSION:
             raise ValueError(f"state of version {values['version']}, not {VERSION}")
@@ -132,10 +151,11 @@ class StateFolder:
     """Where a constellation keeps its files. Paths are absolute."""
 
     def __init__(self, root: str | os.PathLike[str]):
-        self.root = Path(root).resolve()
+        self.root = resolved(root)
         self.state_file = self.root / "state.json"
         self.plan_file = self.root / "plan.json"
         self.lock_file = self.root / "lock"
+        self.up_file = self.root / "up.lock"
         self.logs = self.root / "logs"
         self.redis = self.root / "redis"
         self.weights = self.root / "weights"
@@ -151,7 +171,7 @@ class StateFolder:
         """The state; None when there is none (or none that can be understood)."""
         try:
             return State.from_json(json.loads(self.state_file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
     def write(self, state: State) -> None:
@@ -175,13 +195,44 @@ class StateFolder:
 
     def lock(self) -> IO[str] | None:
         """Takes the supervisor's lock until the file is closed; None when somebody holds it."""
-        file = self.lock_file.open("a")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            return None
-        return file
+        return _lock(self.lock_file)
+
+    @contextlib.contextmanager
+    def starting(self) -> Iterator[None]:
+        """Keeps every other `parley up` out of this folder for the length of a block.
+
+        Two at once would each write a plan, make the same weights, and the one whose supervisor
+        came too late would clear up what the other had started.
+
+        Raises:
+            LocalError: ALREADY_UP, when another one is in it.
+        """
+        held = _lock(self.up_file)
+        if held is None:
+            raise LocalError(
+                f"another `parley up` is at work in {self.root}; wait for it", reason="ALREADY_UP"
+            )
+        with held:
+            yield
+
+
+def resolved(path: str | os.PathLike[str]) -> Path:
+    """The absolute path behind links; of links that lead in a circle the circle, not an error.
+
+    Whoever opens it is told by the system what is wrong with it.
+    """
+    return Path(os.path.realpath(path))
+
+
+def _lock(path: Path) -> IO[str] | None:
+    """Takes a lock until the file is closed; None when somebody holds it."""
+    file = path.open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -6,7 +6,8 @@ starts it again *with the same command, so on the same port* when it ends, after
 service that ends quickly several times in a row, or refuses its settings (exit status 2), is given
 up: it is marked ``failed`` with the last readable line of its log and the others run on. Every
 change is in ``state.json``. SIGTERM or SIGINT ends all of them, gates (Redis) last, then the
-supervisor. Not for knowing whether a service works; that is what its health service tells.
+supervisor. A disk that is full or a folder that was taken away costs what cannot be written there,
+never a service. Not for knowing whether a service works; that is what its health service tells.
 """
 
 import asyncio
@@ -113,20 +114,26 @@ class Supervisor:
             if status == EXIT_REFUSED or quick >= self._quick_ends:
                 state.status = "failed"
                 state.cause = last_readable_line(Path(planned.log))
-                self._folder.write(self.state)
+                self._tell()
                 return
             state.status = "restarting"
-            self._folder.write(self.state)
+            self._tell()
             pause = min(_FIRST_PAUSE_S * 2 ** max(0, quick - 1), _LONGEST_PAUSE_S)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
             state.restarts += 1
         state.status = "stopped"
-        self._folder.write(self.state)
+        self._tell()
+
+    def _tell(self) -> None:
+        try:
+            self._folder.write(self.state)
+        except OSError as error:
+            _complain(f"cannot write {self._folder.state_file}", error)
 
     async def _run_once(self, planned: PlannedService, state: ServiceState) -> int:
         """Runs one process to its end; its exit status, negative for a signal."""
-        log = os.open(planned.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        log = _open_log(Path(planned.log))
         try:
             # A session of its own: what the service starts ends with it, and Ctrl-C in a terminal
             # does not reach it.
@@ -140,7 +147,8 @@ class Supervisor:
                 cwd=self._folder.root,
             )
         except OSError as error:
-            os.write(log, f"cannot start {planned.argv[0]}: {error.strerror}\n".encode())
+            with contextlib.suppress(OSError):
+                os.write(log, f"cannot start {planned.argv[0]}: {error.strerror}\n".encode())
             return EXIT_REFUSED
         finally:
             os.close(log)
@@ -150,7 +158,7 @@ class Supervisor:
             _signal_group(process.pid, signal.SIGKILL)
         state.process = Process.of(process.pid)
         state.status = "running"
-        self._folder.write(self.state)
+        self._tell()
         status = await process.wait()
         del self._running[planned.name]
         # Children of a killed service would hold its port.
@@ -193,7 +201,26 @@ class Supervisor:
         while True:
             await asyncio.sleep(_ROTATE_EVERY_S)
             for planned in self._plan.services:
-                await asyncio.to_thread(rotate, Path(planned.log))
+                try:
+                    await asyncio.to_thread(rotate, Path(planned.log))
+                except OSError as error:
+                    _complain(f"cannot move {planned.log} away", error)
+
+
+def _open_log(path: Path) -> int:
+    """The log of a service, open to append to; of one that cannot be had nothing is kept."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError as error:
+        _complain(f"cannot open {path}", error)
+        return os.open(os.devnull, os.O_WRONLY)
+
+
+def _complain(what: str, error: OSError) -> None:
+    # Where this goes, supervisor.log, may lie on the same full disk.
+    with contextlib.suppress(OSError):
+        print(f"{what}: {error.strerror or error}", file=sys.stderr, flush=True)
 
 
 def _signal_group(pid: int, number: int) -> None:

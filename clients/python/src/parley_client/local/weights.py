@@ -12,7 +12,7 @@ import importlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from parley_client.local.services import (
     TOKENIZER_FOLDER,
     TTS_FOLDER,
 )
-from parley_client.local.state import write_json
+from parley_client.local.state import resolved, write_json
 
 MANIFEST = "parley.json"
 DEFAULT_SEED = 20250217
@@ -103,7 +103,7 @@ def seed(folder: Path, number: int, report: Report = lambda title, done, total: 
     Raises:
         LocalError: WEIGHTS_FOLDER_TAKEN, PACKAGE_MISSING, WEIGHTS_UNWRITABLE.
     """
-    folder = folder.resolve()
+    folder = resolved(folder)
     if folder.exists() and any(folder.iterdir()):
         present = describe(folder)
         if present.kind == SEEDED and present.seed == number:
@@ -238,14 +238,30 @@ def _writer(model: SeededModel) -> Callable[..., Any]:
     return writer  # type: ignore[no-any-return]
 
 
+def files_below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """Files below a folder, also behind links to folders; what cannot be read is passed over.
+
+    Args:
+        folder: where to look.
+        above: real paths of the folders that it was come through: links may lead in a circle.
+    """
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    try:
+        inside = sorted(folder.iterdir())
+    except OSError:
+        return
+    for path in inside:
+        if path.is_dir():
+            yield from files_below(path, above | {real})
+        elif path.is_file():
+            yield path
+
+
 def _digests(root: Path) -> dict[str, str]:
     # Two decoders may be one folder and a link to it: each is asked for by its own name.
-    files = (
-        Path(folder) / name
-        for folder, _, names in os.walk(root, followlinks=True)
-        for name in names
-    )
-    return {str(path.relative_to(root)): _sha256(path) for path in sorted(files) if path.is_file()}
+    return {str(path.relative_to(root)): _sha256(path) for path in sorted(files_below(root))}
 
 
 def _sha256(path: Path) -> str:
