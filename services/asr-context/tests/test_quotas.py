@@ -253,3 +253,20 @@ async def test_what_would_make_a_bucket_meaningless_is_refused(stub, path, value
     async with rpc_fails("REPORT_SERIAL_MISSING"):
         await stub.ReportUsage(quota_pb2.ReportUsageRequest(tenant="acme", reporter="g"))
     assert not (await stub.AdmitSession(asking())).HasField("refusal")
+
+
+async def test_a_clock_that_is_set_back_keeps_no_bucket_empty_and_no_place_taken(
+    quotas, store, tenant
+):
+    limits = starts(2, refill=0.1, max_sessions=2)
+    assert await admit(quotas, tenant, limits, "a", ttl=60) is None
+    assert await admit(quotas, tenant, limits, "b", ttl=60) is None
+    await let_pass(store, tenant, -3600)
+    refusal = await admit(quotas, tenant, limits, "c")
+    assert refusal.quota is Quota.SESSIONS
+    assert 50 < refusal.wait <= 60
+    standing = await report(quotas, tenant, limits, 1, ended=[Slot("a", "h")])
+    assert standing.session_starts == pytest.approx(0, abs=0.1)
+    refusal = await admit(quotas, tenant, limits, "c")
+    assert refusal.quota is Quota.SESSION_STARTS
+    assert refusal.wait <= 10

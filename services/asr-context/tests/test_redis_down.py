@@ -6,6 +6,8 @@ from context_fakes import Counting
 from context_redis import RedisServer, eventually
 from parley_asr_context.history import History
 from parley_asr_context.keys import SessionName
+from parley_asr_context.leases import Leases
+from parley_asr_context.quotas import Amount, Limits, Quotas, Slot
 from parley_asr_context.redis_store import Store
 from parley_asr_context.sessions import Sessions
 from parley_asr_context.settings import RedisSettings
@@ -93,3 +95,70 @@ async def test_a_cancelled_call_stays_cancelled(server):
         assert done, "the cancellation was swallowed"
         assert task.cancelled()
     await store.aclose()
+
+
+@pytest.fixture
+async def full(server):
+    """A store with a session, on a Redis that is full once `fill` was called."""
+    store = Store.connect(RedisSettings(url=server.url, retries=1, timeout_s=1))
+    await Sessions(store).create(NAME, ttl=60)
+    yield store
+    await store.aclose()
+
+
+async def fill(store):
+    await store.client.config_set("maxmemory", 1)
+
+
+async def test_a_full_redis_refuses_every_write_with_a_reason_and_is_still_read(full):
+    turns, queue, leases = (
+        Turns(full, max_turns=9, audio_ttl=60),
+        TranscriptionQueue(full),
+        Leases(full),
+    )
+    lease = await leases.acquire(NAME, "a", ttl=10)
+    _, job = await turns.append(NAME, Draft("t", pcm=PCM))
+    await fill(full)
+    for write in (
+        Sessions(full).create(SessionName("tenant", "other"), ttl=60),
+        Sessions(full).update(NAME, config=b"x"),
+        turns.append(NAME, Draft("u", user_text="x")),
+        leases.renew(NAME, lease.fence, ttl=10),
+        queue.put(job),
+        queue.take("w", block=0.01),  # without a group, which nobody can make now
+        queue.claim("w", min_idle=0.01),
+        Quotas(full).admit("tenant", Limits(), Slot("s", "h"), ttl=1, take=Amount(), need=Amount()),
+    ):
+        with pytest.raises(Unavailable) as refused:
+            await write
+        assert refused.value.reason == "REDIS_REFUSES_WRITES"
+        assert refused.value.retry_after
+    assert [turn.turn_id for turn in await turns.page(NAME, limit=9)] == ["t"]
+
+
+async def test_audio_in_a_full_redis_gets_its_text_and_leaves(full):
+    turns, queue = Turns(full, max_turns=9, audio_ttl=60), TranscriptionQueue(full)
+    assert await queue.take("nobody", block=0.01) is None, "the group is made"
+    history = History(turns, queue, ByteCounter(), requeue_after=60)
+    for i in range(3):
+        await history.append(NAME, Draft(f"t{i}", pcm=PCM[: 100 + i]))
+    await fill(full)
+    config = WorkerConfig(min_idle=0.05, max_attempts=1, block=0.02, backoff=0.1)
+    worker = TranscriptionWorker("w", queue, turns, Counting(), config)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(worker.run())
+
+        async def gone():
+            return not await full.client.exists(NAME.keys()[4])
+
+        await eventually(gone)
+        task.cancel()
+    assert [turn.user_text for turn in await turns.page(NAME, limit=9)] == [
+        f"{100 + i} samples" for i in range(3)
+    ]
+
+
+async def test_what_a_full_redis_would_do_is_known(full):
+    assert not await full.may_evict()
+    await full.client.config_set("maxmemory-policy", "volatile-lru")
+    assert await full.may_evict()

@@ -1,17 +1,25 @@
-"""A master that is killed behind Sentinel: another takes over, and the store finds it."""
+"""A master that is killed behind Sentinel, or gives way: another takes over, the store finds it."""
 
+import asyncio
 import contextlib
 import subprocess
 import time
 
+import numpy as np
 import pytest
 import redis
+from context_fakes import Counting
 from context_redis import eventually, free_port, redis_executable
+from parley_asr_context.history import History
 from parley_asr_context.keys import SessionName
 from parley_asr_context.redis_client import open_client
 from parley_asr_context.redis_store import Store
 from parley_asr_context.sessions import Sessions
 from parley_asr_context.settings import AsrContextSettings, RedisSettings, SentinelSettings
+from parley_asr_context.token_counter import ByteCounter
+from parley_asr_context.transcription_queue import TranscriptionQueue
+from parley_asr_context.turns import Draft, Turns
+from parley_asr_context.worker import TranscriptionWorker, WorkerConfig
 from parley_core.errors import ParleyError, Unavailable
 from parley_core.settings import SettingsError, build_settings
 from redis.asyncio.sentinel import SentinelManagedSSLConnection
@@ -128,6 +136,61 @@ async def test_a_session_outlives_the_master_and_callers_are_told_meanwhile(watc
         await sessions.get(NAME)
     assert await store.check(), "the new master has its append-only file too"
     await store.aclose()
+
+
+@contextlib.asynccontextmanager
+async def one_address(port):
+    """One address for whatever server `port()` names when a connection is made."""
+    connections = set()
+
+    async def copy(reader, writer):
+        while data := await reader.read(65_536):
+            writer.write(data)
+        writer.close()
+
+    async def connect(reader, writer):
+        connections.add(asyncio.current_task())
+        with contextlib.suppress(OSError, asyncio.CancelledError):
+            there, back = await asyncio.open_connection("127.0.0.1", port())
+            await asyncio.gather(copy(reader, back), copy(there, writer))
+
+    server = await asyncio.start_server(connect, "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+    for each in connections:
+        each.cancel()
+    await asyncio.gather(*connections)
+
+
+async def test_a_master_that_became_a_replica_behind_its_address_is_left(watched):
+    """Its connections stay open: who goes on with them finds a replica for ever."""
+    watched.kill("sentinel")
+    ports = watched.ports
+    now = "master"
+    async with one_address(lambda: ports[now]) as port:
+        url = f"redis://:secret@127.0.0.1:{port}/0"
+        store = Store.connect(RedisSettings(url=url, retries=1, timeout_s=2))
+        turns, queue = Turns(store, max_turns=9, audio_ttl=60), TranscriptionQueue(store)
+        history = History(turns, queue, ByteCounter(), requeue_after=60)
+        sessions = Sessions(store)
+        await sessions.create(NAME, ttl=60)
+        await asyncio.gather(*(sessions.get(NAME) for _ in range(5)))  # as many connections
+        worker = TranscriptionWorker("w", queue, turns, Counting(), WorkerConfig(backoff=0.1))
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(worker.run())
+            with watched.client("master") as master, watched.client("replica") as replica:
+                master.wait(1, 5000)
+                replica.replicaof("NO", "ONE")
+                now = "replica"
+                master.replicaof("127.0.0.1", ports["replica"])
+            for number in range(5):
+                await history.append(NAME, Draft(f"t{number}", pcm=np.arange(100, dtype=np.int16)))
+            last = await history.append(
+                NAME, Draft("last", pcm=np.arange(9, dtype=np.int16)), wait=9
+            )
+            assert last.user_text == "9 samples"
+            task.cancel()
+        await store.aclose()
 
 
 async def test_a_master_nobody_watches_is_unavailable_not_a_crash(watched):

@@ -164,6 +164,25 @@ async def test_turns_list_in_pages(stub, session):
         await stub.ListTurns(pb.ListTurnsRequest(session=session, page_size=-1))
 
 
+async def test_a_page_of_long_turns_ends_before_it_is_too_large_to_send(stub, session, monkeypatch):
+    monkeypatch.setattr("parley_asr_context.service.MAX_PAGE_BYTES", 2_500)
+    for i, size in enumerate([1_000, 1_000, 1_000, 1_900, 10]):
+        await append(stub, session, f"t{i}", user_text="x" * size)
+    pages, token = [], ""
+    while not pages or token:
+        page = await stub.ListTurns(pb.ListTurnsRequest(session=session, page_token=token))
+        pages.append([turn.turn_id for turn in page.turns])
+        token = page.next_page_token
+    assert pages == [["t0", "t1"], ["t2"], ["t3", "t4"]]
+
+
+async def test_what_is_not_there_is_named_in_the_details(stub, session):
+    unknown = session + "x"
+    async with rpc_fails("SESSION_NOT_FOUND") as refused:
+        await stub.GetSession(pb.GetSessionRequest(name=unknown))
+    assert refused.error.resource == unknown
+
+
 async def test_of_two_drivers_the_older_is_fenced_out(stub, session):
     acquire = pb.AcquireLeaseRequest(session=session, owner="a", ttl=duration(10))
     old = await stub.AcquireLease(acquire)

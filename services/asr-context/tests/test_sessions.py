@@ -3,7 +3,7 @@ import base64
 
 import pytest
 from context_redis import eventually
-from parley_asr_context.keys import SessionName
+from parley_asr_context.keys import SessionName, tenant_index
 from parley_asr_context.leases import Leases
 from parley_asr_context.sessions import Sessions
 from parley_asr_context.turns import Draft, Turns
@@ -99,6 +99,26 @@ async def test_list_pages_through_live_sessions_newest_first(store, name):
             await sessions.page(name.tenant, page_size=2, page_token=bad)
 
 
+async def test_a_list_asks_for_an_expired_session_once(store, name, monkeypatch):
+    sessions = Sessions(store)
+    await sessions.create(name, ttl=60)
+    now = round((await sessions.get(name)).create_time * 1000)
+    old = {f"old{i}": now - 100_000 - i for i in range(40)}
+    await store.client.zadd(tenant_index(name.tenant), old | {"being-made": now})
+    asked = []
+    get = sessions.get
+
+    async def counted(one):
+        asked.append(one.session_id)
+        return await get(one)
+
+    monkeypatch.setattr(sessions, "get", counted)
+    for _ in range(2):
+        found, token = await sessions.page(name.tenant, page_size=9)
+        assert ([each.name for each in found], token) == ([name], "")
+    assert sorted(asked) == sorted([*old, *["being-made", name.session_id] * 2])
+
+
 async def test_a_handle_stays_good_until_a_newer_one_was_used(store, name):
     sessions, leases = Sessions(store), Leases(store)
     first = (await sessions.create(name, ttl=60)).resumption_handle
@@ -118,7 +138,8 @@ async def test_a_handle_cannot_be_made_up_or_outlive_its_session(store, name):
     other = SessionName(name.tenant, "other")
     await sessions.create(other, ttl=60)
     forged = handle.replace(handle[-8:], "AAAAAAA=")
-    for bad in ("", "x", "é", forged):
+    beyond_ascii = base64.urlsafe_b64encode(f"{name.tenant}\n{name.session_id}\n0\né".encode())
+    for bad in ("", "x", "é", forged, beyond_ascii.decode()):
         with pytest.raises((InvalidArgument, NotFound)):
             await sessions.open_handle(bad)
     await sessions.delete(name)
@@ -225,3 +246,86 @@ async def test_a_redis_that_is_lost_within_a_page_is_told_as_everywhere(store, n
     with pytest.raises(Unavailable) as down:
         await sessions.page(name.tenant, page_size=2)
     assert down.value.reason == "REDIS_UNAVAILABLE"
+
+
+async def test_a_lease_of_a_deleted_session_does_not_drive_its_namesake(store, name):
+    sessions, leases = Sessions(store), Leases(store)
+    turns = Turns(store, max_turns=9, audio_ttl=60)
+    await sessions.create(name, ttl=60)
+    old = await leases.acquire(name, "a", ttl=10)
+    await sessions.delete(name)
+    await sessions.create(name, ttl=60)
+    new = await leases.acquire(name, "b", ttl=10)
+    for write in (
+        turns.append(name, Draft("t", user_text="of the other"), fence=old.fence),
+        leases.renew(name, old.fence, ttl=10),
+    ):
+        with pytest.raises(Aborted):
+            await write
+    assert (await leases.renew(name, new.fence, ttl=10)).owner == "b"
+
+
+async def test_a_grant_that_redis_lost_is_not_granted_again(store, name):
+    await Sessions(store).create(name, ttl=60)
+    leases = Leases(store)
+    key = name.keys()[3]
+    before = await store.client.hgetall(key)
+    lost = await leases.acquire(name, "a", ttl=10)
+    await store.client.delete(key)
+    if before:
+        await store.client.hset(key, mapping=before)
+    granted = await leases.acquire(name, "b", ttl=10)
+    assert granted.fence != lost.fence
+    with pytest.raises(Aborted):
+        await leases.renew(name, lost.fence, ttl=10)
+
+
+async def test_a_release_whose_answer_was_lost_may_be_repeated(store, name):
+    await Sessions(store).create(name, ttl=60)
+    leases = Leases(store)
+    lease = await leases.acquire(name, "a", ttl=10)
+    for _ in range(3):
+        await leases.release(name, lease.fence)
+    other = await leases.acquire(name, "b", ttl=10)
+    with pytest.raises(Aborted):
+        await leases.release(name, lease.fence)
+    assert (await leases.renew(name, other.fence, ttl=10)).owner == "b"
+
+
+async def test_a_session_lives_at_least_as_long_as_its_lease(store, name):
+    sessions, leases = Sessions(store), Leases(store)
+    await sessions.create(name, ttl=5)
+    lease = await leases.acquire(name, "a", ttl=30)
+    await Turns(store, max_turns=9, audio_ttl=60).append(name, Draft("t"), fence=lease.fence)
+    assert 25 < (await sessions.get(name)).expires_in <= 30
+    await leases.renew(name, lease.fence, ttl=40)
+    assert 35 < (await sessions.get(name)).expires_in <= 40
+    await leases.release(name, lease.fence)
+    assert (await sessions.get(name)).expires_in <= 5
+
+
+async def test_a_session_that_was_made_is_told_though_nothing_could_be_pruned(
+    store, name, monkeypatch
+):
+    sessions = Sessions(store)
+
+    async def lost(tenant: str, now_ms: int) -> None:
+        raise Unavailable("Redis cannot be reached", reason="REDIS_UNAVAILABLE")
+
+    monkeypatch.setattr(sessions, "_prune", lost)
+    assert (await sessions.create(name, ttl=60)).name == name
+
+
+async def test_a_page_of_large_sessions_ends_before_it_is_too_large_to_send(
+    store, name, monkeypatch
+):
+    monkeypatch.setattr("parley_asr_context.sessions.MAX_PAGE_BYTES", 2_500)
+    sessions = Sessions(store)
+    for number, size in enumerate([1_000, 1_000, 1_000, 9_000, 10]):
+        one = SessionName(name.tenant, f"s{number}")
+        await sessions.create(one, config=bytes(size // 2), system_prompt="x" * (size // 2), ttl=60)
+    pages, token = [], ""
+    while not pages or token:
+        page, token = await sessions.page(name.tenant, page_size=9, page_token=token)
+        pages.append([session.name.session_id for session in page])
+    assert pages == [["s4"], ["s3"], ["s2", "s1"], ["s0"]]

@@ -1,17 +1,20 @@
 import asyncio
 import contextlib
+import dataclasses
 
 import pytest
 from context_fakes import Counting, Failing
 from context_redis import eventually
 from parley_asr_context.history import History
-from parley_asr_context.keys import TRANSCRIPTION_DEAD
+from parley_asr_context.keys import TRANSCRIPTION_DEAD, TRANSCRIPTION_JOBS
 from parley_asr_context.sessions import Sessions
 from parley_asr_context.token_counter import ByteCounter
-from parley_asr_context.transcription_queue import TranscriptionQueue
+from parley_asr_context.transcription_queue import GROUP, TranscriptionQueue
 from parley_asr_context.turns import Draft, TranscriptState, Turns
 from parley_asr_context.worker import TranscriptionWorker, WorkerConfig
 from parley_core.errors import InvalidArgument
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 pytestmark = pytest.mark.contract
 
@@ -85,6 +88,21 @@ async def test_what_a_killed_worker_had_in_hand_is_done_by_another(rig, pcm):
     async with rig.working(Counting(), consumer="heir"):
         assert (await rig.settled("t")).user_text == "1600 samples"
         await rig.drained()
+
+
+async def test_a_worker_that_leaves_hands_its_job_to_the_next_at_once(rig, pcm):
+    config = WorkerConfig(min_idle=600, max_attempts=1, block=0.02)
+    await rig.history.append(rig.name, Draft("t", pcm=pcm))
+    for consumer in ("first", "second", "third"):
+        held = Counting(held=consumer != "third")
+        worker = TranscriptionWorker(consumer, rig.queue, rig.turns, held, config)
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(worker.run())
+            await held.started.wait()
+            if consumer == "third":
+                assert (await rig.settled("t")).user_text == "1600 samples"
+                await rig.drained()
+            task.cancel()
 
 
 async def test_a_slow_worker_keeps_its_job(rig, pcm, monkeypatch):
@@ -188,3 +206,70 @@ async def test_the_prompt_of_a_long_session_reads_as_far_back_as_it_fits(rig):
     some = await rig.history.build_prompt(rig.name, whole.prompt.token_count // 2)
     assert some.prompt.kept_turns + some.dropped_turns == 90
     assert some.prompt.messages == whole.prompt.messages[-2 * some.prompt.kept_turns :]
+
+
+GOOD = {"tenant": "t", "session": "s", "uid": "u", "turn": "t", "audio": "d"}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [{"of": "another version"}, GOOD | {"tenant": "a b"}, GOOD | {"session": b"\xff"}],
+    ids=["fields", "name", "bytes"],
+)
+@pytest.mark.parametrize("found", ["new", "left by a worker that it killed"])
+async def test_an_entry_that_is_no_job_is_buried_and_stops_no_worker(rig, pcm, entry, found):
+    assert await rig.queue.take("w", block=0.01) is None, "the group is made"
+    await rig.store.client.xadd(TRANSCRIPTION_JOBS, entry)
+    if found != "new":
+        await rig.store.client.xreadgroup(GROUP, "killed", {TRANSCRIPTION_JOBS: ">"})
+    await rig.history.append(rig.name, Draft("t", pcm=pcm))
+    async with rig.working(Counting()):
+        assert (await rig.settled("t")).user_text == "1600 samples"
+        await rig.drained()
+    ((_, letter),) = await rig.store.client.xrange(TRANSCRIPTION_DEAD)
+    assert letter.pop(b"cause") == b"unreadable"
+    assert set(letter) == {key.encode() for key in entry}
+
+
+async def test_a_worker_that_redis_sends_away_while_it_waits_goes_on(rig, pcm, redis_server):
+    counting = Counting()
+    config = dataclasses.replace(CONFIG, block=5.0)
+    worker = TranscriptionWorker("w", rig.queue, rig.turns, counting, config)
+    async with asyncio.TaskGroup() as group, Redis.from_url(redis_server.url) as admin:
+        task = group.create_task(worker.run())
+
+        async def sent_away():
+            waiting = [each for each in await admin.client_list() if each["cmd"] == "xreadgroup"]
+            return sum([await admin.client_unblock(each["id"], error=True) for each in waiting])
+
+        # Twice: it comes again.
+        await eventually(sent_away)
+        await eventually(sent_away)
+        await rig.history.append(rig.name, Draft("t", pcm=pcm))
+        assert (await rig.settled("t")).user_text == "1600 samples"
+        task.cancel()
+
+
+async def test_an_answer_that_nobody_expects_ends_no_worker(rig, pcm, monkeypatch):
+    answers = [ResponseError("NOPERM"), TypeError("no stream")]
+    claim = rig.queue.claim
+
+    async def odd(consumer, *, min_idle):
+        if answers:
+            raise answers.pop()
+        return await claim(consumer, min_idle=min_idle)
+
+    monkeypatch.setattr(rig.queue, "claim", odd)
+    async with rig.working(Counting()):
+        await rig.history.append(rig.name, Draft("t", pcm=pcm))
+        assert (await rig.settled("t")).user_text == "1600 samples"
+
+
+async def test_a_pending_turn_is_queued_again_though_the_clock_was_set_back(rig, pcm):
+    turns = rig.turns
+    await turns.append(rig.name, Draft("t", pcm=pcm))
+    assert await turns.claim_requeue(rig.name, "t", min_age=60) is None
+    # An hour back, as the store's clock sees it.
+    await rig.store.client.hincrby(rig.name.keys()[2], "t/queued_ms", 3_600_000)
+    assert await turns.claim_requeue(rig.name, "t", min_age=60)
+    assert await turns.claim_requeue(rig.name, "t", min_age=60) is None

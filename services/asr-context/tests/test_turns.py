@@ -146,3 +146,17 @@ async def test_what_is_not_there_is_told(turns, name):
         await turns.truncate(name, "none", "")
     with pytest.raises(InvalidArgument):
         await turns.append(name, Draft("a/b"))
+
+
+@pytest.mark.parametrize("evicted", ["turns", "order"])
+async def test_a_session_whose_turns_were_evicted_goes_on_without_them(turns, store, name, evicted):
+    await turns.append(name, Draft("old", user_text="q", generated_text="a"))
+    await store.client.delete(name.keys()[1 if evicted == "order" else 2])
+    assert await turns.page(name, limit=9) == []
+    session, newest = await turns.newest(name, limit=9)
+    assert (session.turn_count, newest) == (0, [])
+    with pytest.raises(NotFound):
+        await turns.get(name, "old")
+    await turns.append(name, Draft("new", user_text="q"))
+    (kept,) = await turns.page(name, limit=9)
+    assert (kept.turn_id, kept.index) == ("new", 1)

@@ -21,7 +21,7 @@ class FakeContext(Fake, context_pb2_grpc.ContextServiceServicer):
 
     def find(self, name):
         if name not in self.sessions:
-            raise NotFound(f"{name} has expired", reason="SESSION_EXPIRED")
+            raise NotFound(f"{name} has expired", reason="SESSION_EXPIRED", resource=name)
         return self.sessions[name]
 
     def check_fence(self, request, name):

@@ -1,5 +1,6 @@
 """What StreamingConverse refuses, and that it goes on working."""
 
+import asyncio
 import math
 
 import pytest
@@ -7,6 +8,7 @@ from gateway_talk import pcm_format, setup, talking
 from parley.audio.v1 import audio_pb2
 from parley.context.v1 import context_pb2
 from parley.conversation.v1 import conversation_pb2 as pb
+from parley_core.errors import Unavailable
 from parley_core.testing import exchange, rpc_fails
 
 pytestmark = pytest.mark.contract
@@ -98,3 +100,65 @@ async def test_what_is_merely_wrong_is_noticed_and_the_stream_goes_on(gateway, e
         assert (await talk.until("notice")).notice.problem.reason == reason
         await talk.write("hello")
         assert (await talk.until("response_completed")).response_completed.status == COMPLETED
+
+
+async def test_of_a_foreign_handle_nothing_is_told(gateway):
+    """Not even whether there is such a session: it is refused as one that never was."""
+    there = "tenants/acme/sessions/there"
+    gateway.stages.context.sessions[there] = context_pb2.Session(name=there)
+    told = set()
+    for name in (there, "tenants/acme/sessions/gone", "tenants/default2/sessions/gone"):
+        async with rpc_fails("HANDLE_UNKNOWN") as refused:
+            await exchange(
+                gateway.conversation.StreamingConverse(), [setup(resumption_handle=f"{name}#0")]
+            )
+        told.add((refused.error.message, refused.error.resource, *refused.error.metadata))
+    assert len(told) == 1
+
+
+class _Stuck:
+    """A context stage that waits, or fails, at the first call of `method` after the lease."""
+
+    def __init__(self, gateway, monkeypatch, method, error=None):
+        self.reached, self.released = asyncio.Event(), asyncio.Event()
+        context = gateway.clients.context
+        call, release = getattr(context, method), context.release_lease
+        self.error = error
+
+        async def stuck(*args, **kwargs):
+            if not self.reached.is_set():
+                self.reached.set()
+                if self.error:
+                    raise self.error
+                await asyncio.Event().wait()
+            return await call(*args, **kwargs)
+
+        async def released(*args):
+            await release(*args)
+            self.released.set()
+
+        monkeypatch.setattr(context, method, stuck)
+        monkeypatch.setattr(context, "release_lease", released)
+
+
+@pytest.mark.parametrize("method", ["update_session", "build_prompt"])
+@pytest.mark.parametrize("gone", ["client", "stage"])
+async def test_a_stream_that_does_not_open_leaves_its_session_to_the_next(
+    gateway, monkeypatch, method, gone
+):
+    config = pb.ConversationConfig(system_prompt="Be brief. " * 300)  # long enough to be counted
+    made = await gateway.conversation.CreateSession(pb.CreateSessionRequest(config=config))
+    error = Unavailable("gone", reason="STAGE_LOST") if gone == "stage" else None
+    stage = _Stuck(gateway, monkeypatch, method, error)
+    call = gateway.conversation.StreamingConverse()
+    if error:
+        async with rpc_fails("STAGE_LOST"):
+            await exchange(call, [setup(session=made.name)])
+    else:
+        await call.write(setup(session=made.name))
+        await stage.reached.wait()
+        call.cancel()
+    async with asyncio.timeout(5):
+        await stage.released.wait()
+    async with talking(gateway, session=made.name) as talk:
+        await talk.until("setup_complete")

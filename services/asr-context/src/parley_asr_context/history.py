@@ -97,7 +97,7 @@ class History:
             prompt = await asyncio.to_thread(
                 build_prompt, system, turns, token_budget, self._counter
             )
-            if prompt.kept_turns < len(turns) or len(turns) == session.turn_count:
+            if prompt.kept_turns < len(turns) or limit >= session.turn_count:
                 break
             limit *= 4
         for turn in turns[: prompt.kept_turns]:

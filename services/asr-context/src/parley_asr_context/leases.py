@@ -1,17 +1,23 @@
 """Leases: which gateway drives a session, so that two never do.
 
-Contract: each grant carries a fencing token (`fence`) greater than all before it in that session. A
-write that carries a fence is refused once a newer one was granted, or the lease was released; so a
-gateway that lost its lease without noticing cannot change anything. Time is Redis's clock. Not for:
-mutual exclusion outside the writes of this service.
+Contract: each grant carries a fencing token (`fence`) greater than all before it in that session,
+by a random step: a session that is made again under its name, or by a Redis that lost its last
+writes, counts from an earlier number, and does not come to the same one. A write that carries a
+fence is refused once a newer one was granted, or the lease was released; so a gateway that lost its
+lease without noticing cannot change anything. Time is Redis's clock. Not for: mutual exclusion
+outside the writes of this service.
 """
 
+import secrets
 from dataclasses import dataclass
 from typing import Any
 
 from parley_asr_context.keys import SessionName
 from parley_asr_context.redis_store import Store
 from parley_asr_context.sessions import read_session
+
+# Lua counts exactly up to 2**53: eight million grants a session.
+_LONGEST_STEP = 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +61,12 @@ class Leases:
             NotFound: No such session, or it has expired.
             Aborted: Another owner holds it; `retry_after` tells how long.
         """
+        step = 1 + secrets.randbelow(_LONGEST_STEP)
         return _lease(
             name,
-            await self._store.run("lease_acquire", name, owner, round(ttl * 1000), int(take_over)),
+            await self._store.run(
+                "lease_acquire", name, owner, round(ttl * 1000), int(take_over), step
+            ),
         )
 
     async def renew(self, name: SessionName, fence: int, *, ttl: float) -> Lease:

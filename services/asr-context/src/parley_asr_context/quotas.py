@@ -16,7 +16,7 @@ from enum import Enum
 from typing import Any
 from urllib.parse import quote
 
-from parley_asr_context.redis_store import Store, redis_failures, script_source
+from parley_asr_context.redis_store import Script, Store, redis_failures
 
 
 class Quota(Enum):
@@ -96,12 +96,8 @@ class Quotas:
     """The quotas of all tenants in a store."""
 
     def __init__(self, store: Store) -> None:
-        self._client = store.client
-        prelude = script_source("quota_prelude")
-        self._admit, self._report = (
-            store.client.register_script(f"{prelude}\n{script_source(name)}")
-            for name in ("quota_admit", "quota_report")
-        )
+        self._admit = Script(store.client, "quota_prelude", "quota_admit")
+        self._report = Script(store.client, "quota_prelude", "quota_report")
 
     async def admit(
         self, tenant: str, limits: Limits, slot: Slot, *, ttl: float, take: Amount, need: Amount
@@ -147,11 +143,11 @@ class Quotas:
         return _standing((await self._run(self._report, keys, limits, ttl, ask))[1])
 
     async def _run(
-        self, script: Any, keys: list[str], limits: Limits, ttl: float, ask: dict[str, Any]
+        self, script: Script, keys: list[str], limits: Limits, ttl: float, ask: dict[str, Any]
     ) -> list[Any]:
         ask |= {"limits": _limits(limits), "ttl": ttl}
         with redis_failures():
-            return list(await script(keys=keys, args=[json.dumps(ask)], client=self._client))
+            return await script.run(keys, [json.dumps(ask)])
 
 
 def tenant_keys(tenant: str, reporter: str = "") -> list[str]:

@@ -2,7 +2,9 @@
 
 Contract: nothing connects before the first command; every wait is bounded. Behind Sentinel the
 master is asked for at every new connection, and commands that meet a failover are tried again as
-others are. Not for what is done with the client (`redis_store`).
+others are. A connection to a master that became a replica is not used again: behind one address
+(a load balancer, a Service) a new one finds the new master. Not for what is done with the client
+(`redis_store`).
 """
 
 from typing import Any
@@ -12,6 +14,7 @@ from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import ReadOnlyError
 
 from parley_asr_context.settings import RedisSettings, SentinelSettings
 
@@ -28,6 +31,8 @@ def open_client(settings: RedisSettings) -> "Redis | RedisCluster":
         "retry": Retry(ExponentialWithJitterBackoff(cap=1.0, base=0.05), settings.retries),
         "health_check_interval": 15,
         "max_connections": settings.max_connections,
+        # What is tried again is tried over a new connection.
+        "retry_on_error": [ReadOnlyError],
     }
     if settings.sentinel is not None:
         return _behind_sentinel(url, settings.sentinel, bounds, options)

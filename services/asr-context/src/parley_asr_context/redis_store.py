@@ -12,6 +12,7 @@ tells whether the append-only file is on. Not for: what the keys mean (`sessions
 
 import asyncio
 import contextlib
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from importlib import resources
@@ -33,6 +34,8 @@ from redis.exceptions import (
     ClusterDownError,
     ConnectionError,  # noqa: A004 - Redis's own name for it
     MasterDownError,
+    NoScriptError,
+    OutOfMemoryError,
     ReadOnlyError,
     RedisClusterException,
     ResponseError,
@@ -80,14 +83,43 @@ def redis_failures() -> Iterator[None]:
             "Redis cannot be reached", reason="REDIS_UNAVAILABLE", retry_after=RETRY_AFTER_S
         ) from error
     except ResponseError as error:
-        refusal = _REFUSES_WRITES.search(str(error))
-        if refusal is None:
+        refusal = _refusal_of_writes(error)
+        if not refusal:
             raise
         raise Unavailable(
-            f"Redis takes no writes ({refusal.group()})",
+            f"Redis takes no writes ({refusal})",
             reason="REDIS_REFUSES_WRITES",
             retry_after=RETRY_AFTER_S,
         ) from error
+
+
+def _refusal_of_writes(error: ResponseError) -> str:
+    """The code of Redis's refusal to take a write; '' when it is another failure."""
+    if isinstance(error, OutOfMemoryError):  # redis-py takes the code off the message
+        return "OOM"
+    refusal = _REFUSES_WRITES.search(str(error))
+    return refusal.group() if refusal else ""
+
+
+class Script:
+    """A Lua script: sent whole to a Redis that does not have it, and by its digest otherwise.
+
+    redis-py's own loads it first, perhaps over a connection that a failover left at the old master.
+    """
+
+    def __init__(self, client: "Redis | RedisCluster", *names: str) -> None:
+        """The text of all `names`, one after another."""
+        self._client: Any = client
+        self._source = "\n".join(map(script_source, names))
+        self._digest = hashlib.sha1(self._source.encode(), usedforsecurity=False).hexdigest()
+
+    async def run(self, keys: Sequence[str], arguments: Sequence[object]) -> list[Any]:
+        """What it answers; raises what redis-py raises."""
+        given = (len(keys), *keys, *arguments)
+        try:
+            return list(await self._client.evalsha(self._digest, *given))
+        except NoScriptError:
+            return list(await self._client.eval(self._source, *given))
 
 
 class Store:
@@ -98,10 +130,7 @@ class Store:
 
     def __init__(self, client: "Redis | RedisCluster") -> None:
         self.client: Any = client
-        prelude = script_source("prelude")
-        self._scripts = {
-            name: client.register_script(f"{prelude}\n{script_source(name)}") for name in SCRIPTS
-        }
+        self._scripts = {name: Script(client, "prelude", name) for name in SCRIPTS}
 
     @classmethod
     def connect(cls, settings: RedisSettings) -> "Store":
@@ -114,10 +143,22 @@ class Store:
         Raises:
             Unavailable: It is not there.
         """
+        return all(node["aof_enabled"] for node in await self._info("persistence", "aof_enabled"))
+
+    async def may_evict(self) -> bool:
+        """Whether a Redis that is full throws sessions away, instead of refusing writes.
+
+        Raises:
+            Unavailable: It is not there.
+        """
+        nodes = await self._info("memory", "maxmemory_policy")
+        return any(node["maxmemory_policy"] != "noeviction" for node in nodes)
+
+    async def _info(self, section: str, field: str) -> list[dict[str, Any]]:
+        """A section of what each node tells of itself; `field` is in each."""
         with redis_failures():
-            info = await self.client.info("persistence")
-        nodes = info.values() if "aof_enabled" not in info else [info]
-        return all(bool(node["aof_enabled"]) for node in nodes)
+            info = await self.client.info(section)
+        return [info] if field in info else list(info.values())
 
     async def run(
         self, script: str, name: SessionName, *arguments: object, fence: int | None = None
@@ -142,10 +183,10 @@ class Store:
         """
         argv: list[Any] = ["" if fence is None else str(fence), *arguments]
         with redis_failures():
-            answer = await self._scripts[script](keys=name.keys(), args=argv, client=self.client)
+            answer = await self._scripts[script].run(name.keys(), argv)
         code = answer[0].decode()
         if code == "OK":
-            return list(answer[1:])
+            return answer[1:]
         raise _refusal(code, name, answer[1:])
 
     async def aclose(self) -> None:
@@ -181,15 +222,19 @@ def _refusal(code: str, name: SessionName, details: list[bytes]) -> ParleyError:
     told = [detail.decode() for detail in details]
     match code:
         case "SESSION_NOT_FOUND":
-            return NotFound(f"{name} does not exist", reason=code)
+            return NotFound(f"{name} does not exist", reason=code, resource=str(name))
         case "SESSION_EXPIRED":
-            return NotFound(f"{name} has expired", reason=code)
+            return NotFound(f"{name} has expired", reason=code, resource=str(name))
         case "SESSION_EXISTS":
             return AlreadyExists(f"{name} exists already", reason=code)
         case "TURN_NOT_FOUND":
             return NotFound(f"{name} has no such turn", reason=code)
         case "HANDLE_UNKNOWN":
-            return NotFound(f"the resumption handle of {name} is not valid any more", reason=code)
+            return NotFound(
+                f"the resumption handle of {name} is not valid any more",
+                reason=code,
+                resource=str(name),
+            )
         case "FENCE_STALE":
             return Aborted(
                 f"{name} is driven by a newer lease (fence {told[0]})",

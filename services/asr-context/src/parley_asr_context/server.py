@@ -119,12 +119,19 @@ class ContextServer:
             )
         if not durable:
             _log.warning("redis_not_durable", hint="appendonly is off: a crash there loses turns")
+        if await self.store.may_evict():
+            _log.warning(
+                "redis_may_evict", hint="set maxmemory-policy noeviction: full, it refuses"
+            )
 
     def workers(self) -> list[TranscriptionWorker]:
         """The workers that this process runs, each a consumer of its own."""
         transcription = self._settings.transcription
         config = WorkerConfig(
-            min_idle=transcription.min_idle_s, max_attempts=transcription.max_attempts
+            min_idle=transcription.min_idle_s,
+            max_attempts=transcription.max_attempts,
+            # A wait as long as that of the connection would end it, with a job on its way perhaps.
+            block=min(1.0, self._settings.redis.timeout_s / 2),
         )
         host = f"{socket.gethostname()}-{os.getpid()}"
         return [

@@ -22,7 +22,7 @@ from parley_asr_context.engine.contract import Recognition, RecognitionEngine
 from parley_asr_context.history import History
 from parley_asr_context.keys import SessionName, check_name, check_tenant
 from parley_asr_context.leases import Leases
-from parley_asr_context.sessions import Sessions
+from parley_asr_context.sessions import MAX_PAGE_BYTES, Sessions
 from parley_asr_context.settings import RequestLimits, SessionSettings, TranscriptionSettings
 from parley_asr_context.translation import SAMPLE_RATE
 from parley_asr_context.turns import Turns, TurnStatus
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 FULL_NAME = "parley.context.v1.ContextService"
 
 _INDEX = re.compile(r"[0-9]{1,18}")
+# Turns may be long: all of a page at once would hold Redis up for everyone.
+_READ_AT_ONCE = 64
 _StreamRequest = context_pb2.StreamingTranscribeRequest
 _StreamResponse = context_pb2.StreamingTranscribeResponse
 
@@ -176,11 +178,21 @@ class ContextService(context_pb2_grpc.ContextServiceServicer):
                 )
             after = int(request.page_token)
         name = SessionName.parse(request.session, "session")
-        turns = await self._turns.page(name, after=after, limit=size + 1)
-        return context_pb2.ListTurnsResponse(
-            turns=[translation.turn_message(turn) for turn in turns[:size]],
-            next_page_token=str(turns[size - 1].index) if len(turns) > size else "",
-        )
+        page = context_pb2.ListTurnsResponse()
+        taken = 0
+        while True:
+            asked = min(_READ_AT_ONCE, size + 1 - len(page.turns))
+            turns = await self._turns.page(name, after=after, limit=asked)
+            for turn in turns:
+                message = translation.turn_message(turn)
+                taken += message.ByteSize()
+                if page.turns and (len(page.turns) == size or taken > MAX_PAGE_BYTES):
+                    page.next_page_token = str(after)
+                    return page
+                page.turns.append(message)
+                after = turn.index
+            if len(turns) < asked:
+                return page
 
     async def BuildPrompt(  # noqa: N802
         self, request: context_pb2.BuildPromptRequest, context: "Context"

@@ -17,7 +17,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
-from parley_core.errors import InvalidArgument, NotFound
+from parley_core.errors import InvalidArgument, NotFound, Unavailable
 
 from parley_asr_context.keys import SessionName, check_name, tenant_index
 from parley_asr_context.redis_store import Store, redis_failures
@@ -27,6 +27,8 @@ _PRUNE_MIN_AGE_MS = 60_000
 _PAGE_SLACK = 32
 # One after another a page waits for as many answers of Redis as it has sessions.
 _READ_AT_ONCE = 16
+MAX_PAGE_BYTES = 3 * 1024 * 1024
+"""A page that is larger ends sooner: most clients of gRPC take no message of more than 4 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +83,7 @@ class Sessions:
         with redis_failures():
             # The index goes first: a crash in between leaves a name without a session, which `page`
             # passes over, and never a session that no list shows.
-            seconds, microseconds = await self._store.client.time()
-            now = int(seconds) * 1000 + int(microseconds) // 1000
+            now = await self._now_ms()
             await self._store.client.zadd(index, {name.session_id: now}, nx=True)
         answer = await self._store.run(
             "session_create",
@@ -94,7 +95,8 @@ class Sessions:
             "system_prompt",
             system_prompt,
         )
-        await self._prune(name.tenant, now)
+        with contextlib.suppress(Unavailable):  # the session is there; the next creation prunes
+            await self._prune(name.tenant, now)
         return read_session(name, answer[0])
 
     async def get(self, name: SessionName, *, touch: bool = False) -> Session:
@@ -142,7 +144,7 @@ class Sessions:
     async def page(
         self, tenant: str, *, page_size: int, page_token: str = ""
     ) -> tuple[list[Session], str]:
-        """List a tenant's live sessions, newest first.
+        """List a tenant's live sessions, newest first; forget expired ones that it comes across.
 
         Returns:
             At most `page_size` sessions, and the token of the next page ('' = this is the last).
@@ -152,6 +154,7 @@ class Sessions:
         """
         last = _read_page_token(page_token)
         found: list[Session] = []
+        taken = 0
         while True:
             rows = await self._newest(tenant, last, page_size + _PAGE_SLACK)
             if not rows:
@@ -161,10 +164,14 @@ class Sessions:
                 sessions = await self._live([SessionName(tenant, each) for _, each in part])
                 for row, session in zip(part, sessions, strict=True):
                     if session is not None:
-                        if len(found) == page_size and last:
+                        taken += len(session.config) + len(session.system_prompt.encode())
+                        full = len(found) == page_size or taken > MAX_PAGE_BYTES
+                        if found and full and last:
                             return found, _page_token(last)
                         found.append(session)
                     last = row
+                gone = [row for row, each in zip(part, sessions, strict=True) if each is None]
+                await self._forget(tenant, gone)
 
     async def _live(self, names: list[SessionName]) -> list[Session | None]:
         """Reads several at once; None where one is gone."""
@@ -201,8 +208,13 @@ class Sessions:
             ) from None
         name = SessionName(tenant, session_id)
         session = await self.get(name)
-        if not hmac.compare_digest(proof, _proof(session.uid, serial)):
-            raise NotFound(f"{name} has no such resumption handle", reason="HANDLE_UNKNOWN")
+        # As bytes: of text that is not ASCII `compare_digest` tells nothing but a TypeError.
+        if not hmac.compare_digest(proof.encode(), _proof(session.uid, serial).encode()):
+            raise NotFound(
+                f"{name} has no such resumption handle",
+                reason="HANDLE_UNKNOWN",
+                resource=str(name),
+            )
         return read_session(
             name, (await self._store.run("handle_open", name, session.uid, serial))[0]
         )
@@ -226,6 +238,21 @@ class Sessions:
                 if len(batch) < count:
                     break
         return rows
+
+    async def _forget(self, tenant: str, gone: list[tuple[int, str]]) -> None:
+        """Drop index entries whose session was found gone: the next page need not ask again."""
+        if not gone:
+            return
+        with redis_failures():
+            latest = await self._now_ms() - _PRUNE_MIN_AGE_MS
+            members = [session_id for created, session_id in gone if created <= latest]
+            if members:
+                await self._store.client.zrem(tenant_index(tenant), *members)
+
+    async def _now_ms(self) -> int:
+        """Redis's clock, Unix time in milliseconds."""
+        seconds, microseconds = await self._store.client.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
 
     async def _prune(self, tenant: str, now_ms: int) -> None:
         """Drop some index entries whose session is gone, so that the index stays in proportion."""

@@ -1,10 +1,11 @@
 """A worker that gives waiting audio its text.
 
 Contract: `run` goes on until it is cancelled. A job in hand is kept claimed while it is worked on,
-and acknowledged only after its text is stored; so a worker may be killed at any point. A job that
-the recogniser refuses, or that was delivered `max_attempts` times, is marked failed and buried.
-While Redis is away the worker waits and tries again. Not for: transcription that a caller waits for
-(`service`).
+and acknowledged only after its text is stored; so a worker may be killed at any point, and one that
+is cancelled hands its job to the next. A job that the recogniser refuses, or that was delivered
+`max_attempts` times, is marked failed and buried. While Redis is away, or answers what nobody
+expects, the worker waits and tries again: what ends it ends the service. Not for: transcription
+that a caller waits for (`service`).
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from parley_core.logging import get_logger
 from parley_asr_context.transcription_queue import Delivery, TranscriptionQueue
 from parley_asr_context.turns import Turns
 
+_LEAVING_S = 1.0
 _log = get_logger(__name__)
 
 
@@ -86,10 +88,13 @@ class TranscriptionWorker:
             try:
                 await self._step()
                 pause = 0.1
+                continue
             except* Unavailable:
                 _log.warning("transcription_waits_for_redis", consumer=self._consumer)
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-                pause = min(2 * pause, self._config.backoff)
+            except* Exception:
+                _log.exception("transcription_step_failed", consumer=self._consumer)
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, self._config.backoff)
 
     async def _step(self) -> None:
         delivery = await self._queue.claim(self._consumer, min_idle=self._config.min_idle)
@@ -102,10 +107,16 @@ class TranscriptionWorker:
             # audio.
             await self._give_up(delivery, "worker lost")
             return
-        async with asyncio.TaskGroup() as group:
-            keeper = group.create_task(self._keep(delivery))
-            await self._work(delivery)
-            keeper.cancel()
+        try:
+            async with asyncio.TaskGroup() as group:
+                keeper = group.create_task(self._keep(delivery))
+                await self._work(delivery)
+                keeper.cancel()
+        except asyncio.CancelledError:
+            with contextlib.suppress(Unavailable, TimeoutError):
+                async with asyncio.timeout(_LEAVING_S):
+                    await self._queue.hand_back(self._consumer, delivery)
+            raise
 
     async def _work(self, delivery: Delivery) -> None:
         try:

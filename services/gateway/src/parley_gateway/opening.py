@@ -5,13 +5,16 @@ session that is being driven is refused, with one it is taken over. What this ga
 refused here, not ignored later.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from parley.audio.v1 import audio_pb2
 from parley.conversation.v1 import conversation_pb2
+from parley_core import context as call_context
 from parley_core.audio import check_format
 from parley_core.errors import AlreadyExists, InvalidArgument, NotFound, ParleyError
+from parley_core.logging import get_logger
 
 from parley_gateway import config as conversation_config
 from parley_gateway.admission.ticket import Ticket
@@ -22,6 +25,9 @@ from parley_gateway.sequences import Reserved, reserve
 from parley_gateway.settings import GatewaySettings
 from parley_gateway.stages.bundle import Stages
 from parley_gateway.stages.context import ContextStage, SessionLease, StoredSession
+
+_CLEAN_UP_S = 2.0
+_log = get_logger("parley.gateway.opening")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,19 +99,20 @@ async def open_conversation(
     lease = await context.acquire_lease(
         session.name, owner, settings.sessions.lease_ttl_s, take_over=resumed
     )
-    if setup.WhichOneof("target"):
-        # The stream before may have sent until its lease was taken: only now its count is final.
-        session = await context.get_session(session.name)
-    sequences = await reserve(context, session, lease.fence)
-    defaults = conversation_config.default_config(settings)
-    kept = conversation_config.from_json(session.config)
-    config = conversation_config.merge(defaults, kept, setup.config)
     try:
+        if setup.WhichOneof("target"):
+            # The stream before may have sent until its lease was taken: its count is final now.
+            session = await context.get_session(session.name)
+        sequences = await reserve(context, session, lease.fence)
+        defaults = conversation_config.default_config(settings)
+        kept = conversation_config.from_json(session.config)
+        config = conversation_config.merge(defaults, kept, setup.config)
         told = config.system_prompt
         field = "setup.config.system_prompt"
         await check_system_prompt(context, settings, told, session.name, field=field)
-    except ParleyError:
-        await context.release_lease(session.name, lease.fence)
+    except BaseException:
+        # Also when the client has gone: nobody would get in by name until the lease ends.
+        await _give_back(context, session.name, lease.fence)
         raise
     return Opening(session, lease, config, rate, channels, output_rate, resumed, sequences, ticket)
 
@@ -118,11 +125,21 @@ async def _find(
             name = check_session_name(setup.session, tenant, field="setup.session")
             return await context.get_session(name), False
         case "resumption_handle":
-            session = await context.open_handle(setup.resumption_handle)
-            if not session.name.startswith(f"tenants/{tenant}/"):
-                raise NotFound("there is no such resumption handle", reason="HANDLE_UNKNOWN")
-            return session, True
+            return await _open_handle(context, setup.resumption_handle, f"tenants/{tenant}/"), True
     return None, False
+
+
+async def _open_handle(context: ContextStage, handle: str, own: str) -> StoredSession:
+    """Opens a handle of a session whose name begins with `own`; of others nothing is told."""
+    try:
+        session = await context.open_handle(handle)
+    except NotFound as error:
+        if error.resource is None or error.resource.startswith(own):
+            raise
+    else:
+        if session.name.startswith(own):
+            return session
+    raise NotFound("there is no such resumption handle", reason="HANDLE_UNKNOWN")
 
 
 async def _create(
@@ -142,6 +159,15 @@ async def _create(
     except AlreadyExists:
         # Nobody else knows this name: the first try had made it when its answer was lost.
         return await context.get_session(name)
+
+
+async def _give_back(context: ContextStage, session: str, fence: int) -> None:
+    call_context.set_remaining(None)
+    try:
+        async with asyncio.timeout(_CLEAN_UP_S):
+            await context.release_lease(session, fence)
+    except (ParleyError, TimeoutError) as error:
+        _log.warning("session_not_released", cause=type(error).__name__)
 
 
 def _check_pcm(told: audio_pb2.AudioFormat, field: str) -> tuple[int, int]:

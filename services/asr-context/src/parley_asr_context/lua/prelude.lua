@@ -14,7 +14,11 @@ end
 
 -- Why the session cannot be used, or nil. A tombstone tells an expired session from one never seen.
 local function missing()
-  if redis.call('EXISTS', SESSION) == 1 then return nil end
+  if redis.call('EXISTS', SESSION) == 1 then
+    -- Turns and their order stand or fall together: a Redis that evicts keys parts them.
+    if redis.call('EXISTS', ORDER, TURNS) == 1 then redis.call('DEL', ORDER, TURNS) end
+    return nil
+  end
   if redis.call('EXISTS', KNOWN) == 1 then return {'SESSION_EXPIRED'} end
   return {'SESSION_NOT_FOUND'}
 end
@@ -28,9 +32,14 @@ local function fenced_out()
   return nil
 end
 
--- The session was used: its whole life span begins anew. Audio keeps its own, shorter one.
+-- The session was used: its whole life span begins anew, and is no shorter than the lease of who drives it. Audio
+-- keeps its own, shorter one.
 local function touch()
   local ttl = tonumber(redis.call('HGET', SESSION, 'ttl_ms'))
+  local lease = redis.call('HMGET', LEASE, 'expire_ms', 'ttl_ms')
+  if lease[1] and lease[2] then
+    ttl = math.max(ttl, math.min(tonumber(lease[1]) - now_ms(), tonumber(lease[2])))
+  end
   for _, key in ipairs({SESSION, ORDER, TURNS, LEASE}) do
     redis.call('PEXPIRE', key, integer(ttl))
   end

@@ -15,6 +15,19 @@ local function integer(value)
   return string.format('%.0f', value)
 end
 
+-- The clock was set back: points in time that were kept move with it. Else buckets would stay empty, and places taken,
+-- until it comes to where it was.
+local ahead = tonumber(redis.call('HGET', BUCKETS, 'now') or '0') - now
+if ahead > 0 then
+  for _, name in ipairs(NAMES) do
+    if redis.call('HEXISTS', BUCKETS, name) == 1 then redis.call('HINCRBY', BUCKETS, name, integer(-ahead)) end
+  end
+  for _, slot in ipairs(redis.call('ZRANGE', SLOTS, 0, -1)) do
+    redis.call('ZINCRBY', SLOTS, integer(-ahead), slot)
+  end
+end
+redis.call('HSET', BUCKETS, 'now', integer(now))
+
 local function full_at(name)
   return math.max(tonumber(redis.call('HGET', BUCKETS, name) or '0'), now)
 end

@@ -4,7 +4,9 @@ local id = ARGV[2]
 if redis.call('HGET', SESSION, 'uid') ~= ARGV[3] then return {'GONE'} end
 if redis.call('HGET', TURNS, id .. '/audio_digest') ~= ARGV[4] then return {'GONE'} end
 if redis.call('HGET', TURNS, id .. '/transcript') ~= 'PENDING' then return {'GONE'} end
-redis.call('HSET', TURNS, id .. '/transcript', ARGV[5], id .. '/user_text', ARGV[6])
+-- The audio goes first: a Redis that is full lets a script go on that begins by freeing memory. Otherwise no audio
+-- would ever leave it, for there is nothing larger in it.
 redis.call('HDEL', AUDIO, id)
+redis.call('HSET', TURNS, id .. '/transcript', ARGV[5], id .. '/user_text', ARGV[6])
 redis.call('HINCRBY', SESSION, 'version', 1)
 return {'OK'}
