@@ -56,7 +56,7 @@ $python corpus.py --out "$alike/corpus" --size 5000 --seed 61 --answers 0 --ment
 
 {
     $python hift.py --corpus "$corpus" --work "$work" --tokenizer "$tokenizer" --out "$decoder/hift.pt"
-    $python flow.py --corpus "$corpus" --answers "$answers" --work "$work" --speaker-model "$decoder/campplus.onnx" \
+    $python flow.py --corpus "$corpus" --answers "$answers" --salads "$salads" --work "$work" --speaker-model "$decoder/campplus.onnx" \
         --out "$decoder/flow.pt"
 } &
 $python chat.py text --work "$work"

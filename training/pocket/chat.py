@@ -24,6 +24,8 @@ from exchanges import (
     draw,
     follow_up,
     opposite,
+    recall,
+    restyled,
     spell,
     subtract,
     weather,
@@ -83,14 +85,15 @@ LEARNT_LAST = (
     *(colour, weather, clock, count_up, spell),
 )
 HEARD_AGAIN = (
-    *("tool_call", "count", "calendar", "opposite", "capital", "spell", "restyled"),
+    *("tool_call", "count", "calendar", "opposite", "capital", "spell", "restyled", "recall"),
     *("role_play", "calendar", "opposite"),
 )
 """Kinds of spoken questions that are drawn once more each time they stand here: they take longest.
 """
-BARE_BATCH = 64
-"""Rows a step of sums and differences with nothing around them: they cost little, and a carry is
-still learnt when hearing is."""
+DRILLED = (add, add, subtract, subtract, follow_up, recall, recall, recall, restyled, restyled)
+DRILL_BATCH, SURROUNDED_DRILL = 64, 0.3
+"""Rows a step of what is reckoned or copied rather than known, most with nothing around them: they
+cost little, and a carry, or the question before, is still learnt when hearing is."""
 
 
 def vocabulary_lines() -> list[str]:
@@ -225,6 +228,18 @@ def written(rows: Rows, seed: int, count: int, arithmetic: float, surrounded: fl
     return batch
 
 
+def drilled(rows: Rows, seed: int) -> list[Row]:
+    """A batch of written questions of the kinds in `DRILLED`, none held out."""
+    rng = random.Random(seed)
+    rows.others = strangers(seed)
+    batch: list[Row] = []
+    while len(batch) < DRILL_BATCH:
+        exchange = rng.choice(DRILLED)(rng)
+        if not exchange.held_out:
+            batch.append(rows.row(exchange, rng, surrounded=SURROUNDED_DRILL))
+    return batch
+
+
 class Spoken:
     """Questions of some corpora as rows; every twentieth rendering is kept for evaluation."""
 
@@ -353,10 +368,9 @@ def main() -> None:
                 rows, 100_000 + step, MIXED_TEXT_BATCH, arithmetic=0.5, surrounded=SURROUNDED_MIXED
             ),
         )
-        bare = written(rows, 200_000 + step, BARE_BATCH, arithmetic=1.0, surrounded=0.0)
-        reckoned, _, sums = teach(model, bare)
-        figures = {"audio": heard.item(), "answers": whole, "written": also, "sums": sums}
-        return heard + read + reckoned, figures
+        drill, _, right = teach(model, drilled(rows, 200_000 + step))
+        figures = {"audio": heard.item(), "answers": whole, "written": also, "drilled": right}
+        return heard + read + drill, figures
 
     if options.stage == "text":
         fit(

@@ -1,9 +1,11 @@
 """Recipe of the flow: dual-code tokens, speaker and prompt to mel, by conditional flow matching.
 
 Trains the serving module itself, on crops of whole groups (five tokens, 120 ms) of equal length,
-half of them behind a prompt whose mel is given. Loss: velocity, and half as much the distance of
-mu from the mel, which is what makes it quick. Mel stays as it is; instead the first layers begin
-where mel lies, since a constant in a channel would fill GroupNorm.
+most of them behind a prompt whose mel is given: what was said before the crop, or, as in serving,
+the end of another utterance of the voice that answers. Loss: velocity, half of the time at the
+start of the path, where the one step that is served is taken, and half as much the distance of mu
+from the mel, which is what makes it quick. Mel stays as it is; instead the first layers begin where
+mel lies, since a constant in a channel would fill GroupNorm.
 """
 
 import argparse
@@ -14,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from corpus import Corpus
+from corpus import Corpus, Spoken
 from decoder_data import chosen, decoder_config, sound_and_mel
 from loop import fit, half_is_fast
 from numpy.typing import NDArray
@@ -26,19 +28,30 @@ from speech import SAMPLE_RATE
 from tokenise import Tokens
 from torch import Tensor, nn
 from torch.nn import functional as F
+from tts import MUSIC
 
 GROUP, TOKEN_RATE = 5, 41.667
 UNCONDITIONAL = 0.2
 CROP_TOKENS = 16 * 45
+CONTINUED, APART = 0.35, 0.4
+"""Shares of batches behind what was said before, and behind another utterance."""
+FROM_THE_BEGINNING = 0.5
+"""Share of the crops behind another utterance that begin where their own begins."""
+AT_THE_START = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One utterance: ids [n], mel [frames, 80], speaker [192]."""
+    """One utterance: ids [n], mel [frames, 80], speaker [192].
+
+    `manner` is the style whose prompt it is served behind; None in voices that answer nothing.
+    """
 
     ids: NDArray[np.int16]
     mel: NDArray[np.float32]
     speaker: NDArray[np.float32]
+    manner: str | None
+    tag: str
 
 
 def items(
@@ -51,9 +64,17 @@ def items(
             tokens.clean[i],
             sound_and_mel(corpus, i, config)[1],
             extractor.speaker_embedding(corpus.samples(i), SAMPLE_RATE),
+            _manner(corpus.utterances[i]),
+            corpus.utterances[i].tag,
         )
         for i in indices
     ]
+
+
+def _manner(spoken: Spoken) -> str | None:
+    if spoken.role != "answer":
+        return None
+    return spoken.tag if spoken.tag in MUSIC else ""
 
 
 def frame_of(token: int) -> int:
@@ -61,29 +82,63 @@ def frame_of(token: int) -> int:
     return int(token / TOKEN_RATE * 22050 / 256)
 
 
-def crops(data: list[Item], seed: int) -> dict[str, Tensor]:
-    """A batch: ids [b, n], mel [b, 80, t], speaker [b, 192], and how many tokens are prompt."""
-    rng = random.Random(seed)
-    groups = rng.choice((6, 9, 12, 16, 20))
-    count, length = CROP_TOKENS // (groups * GROUP), groups * GROUP
-    prompt = rng.randrange(2, groups // 2 + 1) * GROUP if rng.random() < 0.5 else 0
-    # Prompt and rest are stretched separately, so their frames are counted separately.
-    frames = frame_of(prompt) + frame_of(length - prompt)
-    ids, mels, speakers = [], [], []
-    while len(ids) < count:
-        item = rng.choice(data)
-        if len(item.ids) < length:
-            continue
-        at = rng.randrange((len(item.ids) - length) // GROUP + 1) * GROUP
-        mel = item.mel[frame_of(at) : frame_of(at) + frames]
-        if len(mel) == frames:
-            ids.append(item.ids[at : at + length].astype(np.int64))
-            mels.append(mel.T)
-            speakers.append(item.speaker)
-    stacked = (torch.from_numpy(np.stack(part)) for part in (ids, mels, speakers))
-    made = dict(zip(("ids", "mel", "speaker"), stacked, strict=True))
-    made["prompt"] = torch.tensor(prompt)
-    return made
+class Crops:
+    """Batches of crops."""
+
+    def __init__(self, data: list[Item]) -> None:
+        self.data = data
+        self.answers = [item for item in data if item.manner is not None]
+        self.prompts: dict[str, list[Item]] = {}
+        for item in self.answers:
+            if item.tag == item.manner:
+                self.prompts.setdefault(item.tag, []).append(item)
+
+    def batch(self, seed: int) -> dict[str, Tensor]:
+        """Ids [b, n], mel [b, 80, t], speaker [b, 192], and how many tokens are prompt."""
+        rng = random.Random(seed)
+        chance = rng.random()
+        apart = CONTINUED < chance < CONTINUED + APART
+        groups = rng.choice((4, 6, 9, 12, 16, 20))
+        prompt = 0
+        if apart:
+            prompt, groups = rng.randrange(4, 10) * GROUP, min(groups, 12)
+        elif chance < CONTINUED:
+            groups = max(groups, 6)
+            prompt = rng.randrange(2, groups // 2 + 1) * GROUP
+        # Behind another utterance the crop is as long as one without, and the prompt comes on top.
+        length = groups * GROUP + (prompt if apart else 0)
+        ids, mels, speakers = [], [], []
+        while len(ids) < CROP_TOKENS // length:
+            item = rng.choice(self.answers if apart else self.data)
+            own, before = (length - prompt, self._prompt(item, rng)) if apart else (length, item)
+            if len(item.ids) < own or len(before.ids) < prompt:
+                continue
+            at = rng.randrange((len(item.ids) - own) // GROUP + 1) * GROUP
+            if apart and rng.random() < FROM_THE_BEGINNING:
+                at = 0
+            first = (len(before.ids) - prompt) // GROUP * GROUP if apart else at
+            behind = at if apart else at + prompt
+            # Prompt and rest are stretched separately, so their frames are counted separately.
+            mel = np.concatenate((
+                before.mel[frame_of(first) : frame_of(first) + frame_of(prompt)],
+                item.mel[frame_of(behind) : frame_of(behind) + frame_of(length - prompt)],
+            ))  # fmt: skip
+            if len(mel) == frame_of(prompt) + frame_of(length - prompt):
+                said = (
+                    before.ids[first : first + prompt],
+                    item.ids[behind : behind + length - prompt],
+                )
+                ids.append(np.concatenate(said).astype(np.int64))
+                mels.append(mel.T)
+                speakers.append(before.speaker)
+        stacked = (torch.from_numpy(np.stack(part)) for part in (ids, mels, speakers))
+        made = dict(zip(("ids", "mel", "speaker"), stacked, strict=True))
+        made["prompt"] = torch.tensor(prompt)
+        return made
+
+    def _prompt(self, item: Item, rng: random.Random) -> Item:
+        """An utterance in the manner of the prompt that `item` is served behind."""
+        return rng.choice(self.prompts[item.manner or ""])
 
 
 def begin_where_mel_lies(model: Flow, mean: Tensor, deviation: float) -> None:
@@ -123,6 +178,7 @@ def losses(model: Flow, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, flo
     cond[:, :, :prompt_frames] = mel[:, :, :prompt_frames]
     keep = (torch.rand(len(mel)) > UNCONDITIONAL).float()
     t = 1 - torch.cos(torch.rand(len(mel)) * 0.5 * math.pi)
+    t = t * (torch.rand(len(mel)) >= AT_THE_START)
     noise = torch.randn_like(mel)
     x = (1 - t)[:, None, None] * noise + t[:, None, None] * mel
     with torch.autocast("cpu", torch.bfloat16, enabled=half_is_fast()):
@@ -136,8 +192,12 @@ def losses(model: Flow, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, flo
         )
     matching = (velocity.float() - (mel - noise)).square().mean()
     distance = (mu - mel).square().mean()
+    begun = (t == 0) & (keep > 0)
     # In units of the spread of mel, to compare with published figures.
     figures = {"cfm": matching.item() / 4.84, "mu": distance.item() / 4.84}
+    if begun.any():
+        missed = (velocity.float() - (mel - noise))[begun, :, prompt_frames:]
+        figures["served"] = missed.square().mean().item() / 4.84
     return matching / 4.84 + 0.5 * distance / 4.84, figures
 
 
@@ -146,9 +206,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--answers", type=Path, required=True, help="the corpus of answers alone")
+    parser.add_argument(
+        "--salads", type=Path, required=True, help="the corpus of words in no order"
+    )
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--speaker-model", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--rate", type=float, default=1.2e-3, help="the highest")
     parser.add_argument("--out", type=Path, help="flow.pt to write, in half precision")
     parser.add_argument("--begin", type=Path, help="flow.pt to go on from")
     options = parser.parse_args()
@@ -160,6 +224,8 @@ def main() -> None:
     data = items(corpus, tokens, chosen(corpus, 2400, 1200, held_out=False), extractor)
     answers, said = Corpus(options.answers), Tokens.load(options.work / "answer_tokens.npz")
     data += items(answers, said, chosen(answers, 2400, 0, held_out=False), extractor)
+    salads, mixed = Corpus(options.salads), Tokens.load(options.work / "salad_tokens.npz")
+    data += items(salads, mixed, chosen(salads, 1800, 0, held_out=False), extractor)
     rows = np.concatenate([item.mel for item in data[::20]])
     model = Flow(config.flow)
     if options.begin:
@@ -167,16 +233,20 @@ def main() -> None:
     else:
         begin_where_mel_lies(model, torch.from_numpy(rows.mean(0)), float(rows.std()))
 
+    crops = Crops(data)
+
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         torch.manual_seed(step)
-        return losses(model, crops(data, step))
+        return losses(model, crops.batch(step))
 
-    fit(model, loss, steps=options.steps, rate=1.2e-3, state=options.work / "flow.state")
-    held = items(corpus, tokens, chosen(corpus, 120, 60, held_out=True), extractor)
+    fit(model, loss, steps=options.steps, rate=options.rate, state=options.work / "flow.state")
+    held = items(answers, said, chosen(answers, 120, 0, held_out=True), extractor)
+    held += items(corpus, tokens, chosen(corpus, 0, 60, held_out=True), extractor)
+    unseen = Crops(held)
     with torch.inference_mode():
-        figures = [losses(model, crops(held, seed))[1] for seed in range(20)]
-    for name in figures[0]:
-        print(f"held-out {name} {np.mean([each[name] for each in figures]):.3f}")
+        figures = [losses(model, unseen.batch(seed))[1] for seed in range(60)]
+    for name in ("cfm", "mu", "served"):
+        print(f"held-out {name} {np.mean([each[name] for each in figures if name in each]):.3f}")
     if options.out:
         torch.save({name: value.half() for name, value in model.state_dict().items()}, options.out)
 
