@@ -47,6 +47,11 @@ $python corpus.py --out "$alike/corpus" --size 5000 --seed 61 --answers 0 --ment
     stockholm madrid september august december november october loud low slow long dry right big left light fast bad
 [[ -f $alike/tokens.npz ]] || $python tokenise.py --corpus "$alike/corpus" \
     --tokenizer "$tokenizer" --out "$alike/tokens.npz"
+# And about what was said before.
+before=$work/before
+$python corpus.py --out "$before/corpus" --size 6000 --seed 83 --answers 0 --only recall restyled pirate
+[[ -f $before/tokens.npz ]] || $python tokenise.py --corpus "$before/corpus" \
+    --tokenizer "$tokenizer" --out "$before/tokens.npz"
 [[ -f $work/tokens.npz ]] || $python tokenise.py --corpus "$corpus" --tokenizer "$tokenizer" \
     --out "$work/tokens.npz"
 [[ -f $work/answer_tokens.npz ]] || $python tokenise.py --corpus "$answers" \
@@ -55,9 +60,10 @@ $python corpus.py --out "$alike/corpus" --size 5000 --seed 61 --answers 0 --ment
     --tokenizer "$tokenizer" --out "$work/salad_tokens.npz"
 
 {
-    $python hift.py --corpus "$corpus" --work "$work" --tokenizer "$tokenizer" --out "$decoder/hift.pt"
+    $python hift.py --corpus "$corpus" --work "$work" --tokenizer "$tokenizer" --steps 4500 \
+        --pitch-steps 1500 --out "$decoder/hift.pt"
     $python flow.py --corpus "$corpus" --answers "$answers" --salads "$salads" --work "$work" --speaker-model "$decoder/campplus.onnx" \
-        --out "$decoder/flow.pt"
+        --steps 6000 --out "$decoder/flow.pt"
 } &
 $python chat.py text --work "$work"
 $python chat.py audio --corpus "$corpus" --more "$questions" "$slow" --work "$work" --out "$work/chat"
@@ -72,7 +78,18 @@ $python chat.py audio --corpus "$corpus" --more "$questions" "$slow" "$alike" --
     --steps 440 --out "$work/chat-all/out"
 $python chat.py audio --corpus "$slow/corpus" --more "$alike" --work "$work/chat-hard" --begin "$work/chat" --rate 6e-4 \
     --steps 440 --out "$work/chat-hard/out"
-$python average.py --out "$chat" "$work/chat-all/out" "$work/chat-hard/out"
+$python average.py --out "$work/chat-both" "$work/chat-all/out" "$work/chat-hard/out"
+# Two more, one on from the other, which have heard what was said before.
+begin=$work/chat-both
+for point in recalled again; do
+    mkdir -p "$work/chat-$point"
+    cp "$work/tokenizer.model" "$work/chat-$point/"
+    ln -sf "$before/tokens.npz" "$work/chat-$point/tokens.npz"
+    $python chat.py audio --corpus "$before/corpus" --more "$questions" "$alike" --work "$work/chat-$point" \
+        --begin "$begin" --rate 7e-4 --steps 400 --out "$work/chat-$point/out"
+    begin=$work/chat-$point/out
+done
+$python average.py --out "$chat" "$work/chat-recalled/out" "$work/chat-again/out"
 $python tts.py --corpus "$corpus" --answers "$answers" --salads "$salads" --tokenizer "$tokenizer" --work "$work" \
     --out "$tts"
 wait $!
