@@ -44,7 +44,7 @@ e2e-kind: setup ## The same on a kind cluster
 	@scripts/e2e-kind.sh
 
 golden: setup ## Compare with the reference implementation: make golden GOLDEN=PATH
-	@$(python) -m parley_evals.golden $(GOLDEN)
+	@if [ -e "$(GOLDEN)" ]; then set -- "$(GOLDEN)"; else set -- $(GOLDEN); fi; $(python) -m parley_evals.golden "$$@"
 
 bench: setup ## Performance ratios, each printed with its environment
 	@$(python) -m parley_evals.bench

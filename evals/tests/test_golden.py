@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from parley_evals.golden.__main__ import main
-from parley_evals.golden.case import GoldenCase
+from parley_evals.golden.case import CaseError, GoldenCase
 from parley_evals.golden.chat_and_tts_prompts import _message
 from parley_evals.golden.runner import discover, run
 from safetensors.torch import load_file, save_file
@@ -237,6 +237,92 @@ def test_shapes_that_differ_and_nan_fail(merge_case: Path) -> None:
     assert not case.close("shape", np.zeros(3), np.zeros(4), 1.0).passed
     assert not case.close("nan", np.array([np.nan]), np.zeros(1), 1.0).passed
     assert case.close("near", np.array([0.5]), np.zeros(1), 1.0).passed
+    assert not case.close("complex", np.zeros(1), np.array([5j]), 1.0).passed
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize(
+    ("kind", "key"), [("waveform", ".resample22050"), ("step1_lm", "layer0_attn_bias")]
+)
+def test_an_output_without_values_fails(own: Path, kind: str, key: str) -> None:
+    file = own / kind / "outputs.npz"
+    with np.load(file) as arrays:
+        stored = {name: arrays[name] for name in arrays.files}
+    (name, *_) = (name for name in stored if key in name)
+    stored[name] = stored[name][..., :0]
+    np.savez(file, **stored)
+    (told,) = failures(own / kind)
+    assert told.startswith(name)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize(
+    "table", ["cases.json", "streams.json", "tokenize_cases.json", "chat_template.json"]
+)
+def test_a_table_without_rows_fails(own: Path, table: str) -> None:
+    folder = next(own.rglob(table)).parent
+    (folder / table).write_text("[]")
+    assert f"CaseError: {table} holds no rows" in failures(folder)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("told", ["Infinity", "1e999", "NaN", "-1", "true", "null", '"exact"'])
+def test_a_tolerance_that_is_no_bound_fails(merge_case: Path, told: str) -> None:
+    (merge_case / "case.json").write_text(f'{{"tolerance": {{"atol": {told}}}}}')
+    with pytest.raises(CaseError, match="tolerance atol as"):
+        GoldenCase(merge_case).tolerance("atol")
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize(
+    ("kind", "gone"),
+    [
+        ("flow", "one_token.mel"),
+        ("linguistic_tokenizer", "speech.offline.codes"),
+        ("semantic_tokenizer", "speech.ids"),
+        ("chat_and_tts_prompts", ".scores_out"),
+        ("hift", "."),
+    ],
+)
+def test_a_main_result_that_is_not_there_fails(own: Path, kind: str, gone: str) -> None:
+    file = own / kind / "outputs.npz"
+    with np.load(file) as arrays:
+        names = list(arrays.files)
+        if gone == ".":  # all that is told of one input
+            gone = names[0].partition(".")[0] + "."
+        lost = [name for name in names if name.startswith(gone) or name.endswith(gone)]
+        assert lost
+        lost = lost if gone.endswith(".") else lost[:1]
+        kept = {name: arrays[name] for name in names if name not in lost}
+    np.savez(file, **kept)
+    assert failures(own / kind)
+
+
+@pytest.mark.unit
+def test_linked_cases_and_those_without_a_readable_case_json_are_not_passed_over(
+    merge_case: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "cases"
+    (root / "broken").mkdir(parents=True)
+    (root / "broken" / "case.json").symlink_to(tmp_path / "nowhere")
+    (root / "linked").symlink_to(merge_case)
+    (root / "loop").symlink_to(root)
+    found = {case.folder.name: [check.passed for check in run(case)] for case in discover(root)}
+    assert found == {"broken": [False], "linked": [True, True]}
+
+
+@pytest.mark.unit
+def test_rows_of_cases_of_one_name_and_of_names_like_markup_tell_them_apart(
+    merge_case: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one/same", "two/same", "[bold]x"):
+        shutil.copytree(merge_case, tmp_path / "cases" / name)
+    assert main([str(tmp_path / "cases")]) == 0
+    told = capsys.readouterr().out
+    assert all(name in told for name in ("one/same", "two/same", "[bold]x"))
+    monkeypatch.chdir(merge_case)
+    assert main(["."]) == 0
+    assert "any name" in capsys.readouterr().out
 
 
 @pytest.mark.unit

@@ -12,7 +12,7 @@ from parley.conversation.v1 import conversation_pb2 as pb
 from parley_client import Recording, write_wav
 from parley_client.command import main
 from parley_client.conversation import ConversationEvent
-from parley_client.errors import Unreachable, from_rpc_error
+from parley_client.errors import LimitReached, Unreachable, from_rpc_error
 from parley_client.talk import FRAME, RATE
 from parley_client.talk.dialogue import Called, Dialogue, Noted, Phase
 from parley_client.talk.functions import FunctionFailed, read_programs
@@ -353,6 +353,21 @@ def test_a_status_that_grpc_made_up_is_a_broken_stream_not_a_broken_server():
     )
     assert isinstance(from_rpc_error(error), Unreachable)
     assert from_rpc_error(error).reason == "STREAM_BROKEN"
+
+
+@pytest.mark.parametrize("verb", ["Received", "SERVER: Received", "CLIENT: Sent"])
+def test_a_message_above_grpcs_limit_has_the_reason_that_the_reference_names(verb):
+    error = grpc.aio.AioRpcError(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.aio.Metadata(),
+        grpc.aio.Metadata(),
+        details=f"{verb} message larger than max (19200058 vs. 16777216)",
+    )
+    told = from_rpc_error(error)
+    assert isinstance(told, LimitReached)
+    assert told.reason == "MESSAGE_TOO_LARGE"
+    assert "19200058" in told.message
+    assert "16777216" in told.message
 
 
 async def test_a_refused_conversation_is_one_line_with_its_status(parley, gateway):

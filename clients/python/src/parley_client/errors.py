@@ -12,6 +12,7 @@ Not for failures of the local constellation; those are in `parley_client.local`.
 # ruff: noqa: N818
 
 import asyncio
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -140,6 +141,8 @@ class ServerError(ParleyError):
 STREAM_BROKEN = "STREAM_BROKEN"
 # grpc.aio says this, and forgets the server's status, when a write meets the end of the stream.
 _WRITE_FAILED = "Internal error from Core"
+# gRPC's own words, at the receiver and at the sender, without details.
+_TOO_LARGE = re.compile(r"(?:Received|Sent) message larger than max \((\d+) vs\. (\d+)\)")
 
 _BY_CODE: dict[str, type[ParleyError]] = {
     "INVALID_ARGUMENT": InvalidRequest,
@@ -183,6 +186,9 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> ParleyError:
             told["field"] = bad.field_violations[0].field if bad.field_violations else None
     if code == "UNAVAILABLE" and "reason" not in told:
         return Unreachable(message, code=code, reason="UNREACHABLE")
+    if code == "RESOURCE_EXHAUSTED" and (size := _TOO_LARGE.search(message)):
+        message = f"a message of {size[1]} bytes; at most {size[2]} are taken"
+        told["reason"] = "MESSAGE_TOO_LARGE"
     if code == "INTERNAL" and message == _WRITE_FAILED:
         message = "the stream ended while something was being sent"
         return Unreachable(message, code=code, reason=STREAM_BROKEN)

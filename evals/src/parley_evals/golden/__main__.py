@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from parley_evals.golden.case import Check
@@ -22,8 +23,14 @@ def table(checks: list[Check]) -> Table:
     for check in checks:
         verdict = "yes" if check.passed else "[bold red]NO[/]"
         tolerance = "exact" if check.tolerance == 0 else f"{check.tolerance:.1e}"
-        rows.add_row(check.case, check.quantity, f"{check.error:.1e}", tolerance, verdict)
+        named = map(_shown, (check.case, check.quantity))
+        rows.add_row(*named, f"{check.error:.1e}", tolerance, verdict)
     return rows
+
+
+def _shown(text: str) -> str:
+    """A name from disk as it stands: no markup, and bytes that are no text told as such."""
+    return escape(text.encode("utf-8", "replace").decode())
 
 
 def main(arguments: list[str]) -> int:
@@ -37,7 +44,7 @@ def main(arguments: list[str]) -> int:
     for argument in arguments:
         try:
             cases = discover(Path(argument))
-        except FileNotFoundError as error:
+        except OSError as error:
             print(f"golden: {error}", file=sys.stderr)
             return 2
         for case in cases:

@@ -1,9 +1,10 @@
 """A golden case on disk, and one comparison with it."""
 
 import json
+import math
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -62,9 +63,9 @@ class Outputs(Mapping[str, NDArray[Any]]):
 class GoldenCase:
     """One folder with a `case.json`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = "") -> None:
         self.folder = folder
-        self.name = folder.name
+        self.name = name or folder.resolve().name
 
     @cached_property
     def meta(self) -> dict[str, Any]:
@@ -104,16 +105,34 @@ class GoldenCase:
         """The JSON file `name` beside case.json."""
         return json.loads((self.folder / name).read_text())
 
+    def rows(self, name: str) -> list[Any]:
+        """The rows of the JSON file `name`.
+
+        Raises:
+            CaseError: it is no list, or an empty one, which would compare nothing and pass.
+        """
+        rows = self.table(name)
+        if not isinstance(rows, list) or not rows:
+            raise CaseError(f"{name} holds no rows")
+        return rows
+
     def tolerance(self, key: str) -> float:
         """A tolerance that case.json states.
 
         Raises:
-            CaseError: it states none.
+            CaseError: it states none, or one that is no number or lets everything pass.
         """
         tolerance = self.meta.get("tolerance")
         if not isinstance(tolerance, Mapping) or key not in tolerance:
             raise CaseError(f"case.json states no tolerance {key}")
-        return float(tolerance[key])
+        told = tolerance[key]
+        try:
+            bound = math.nan if isinstance(told, bool) else float(told)
+        except (TypeError, ValueError, OverflowError):
+            bound = math.nan
+        if not 0 <= bound < math.inf:
+            raise CaseError(f"case.json states the tolerance {key} as {told!r}")
+        return bound
 
     def checkpoint(self, index: int = 0) -> Path:
         """The checkpoint folder.
@@ -152,13 +171,28 @@ class GoldenCase:
             if key.endswith(suffix):
                 yield key.removesuffix(suffix)
 
+    @property
+    def failed_there(self) -> set[str]:
+        """Names of the recordings on which the reference itself failed: they have no outputs."""
+        told = self.meta.get("audio_meta", {})
+        return {name for name, meta in told.items() if isinstance(meta, dict) and meta.get("error")}
+
+    def wanted(self, names: Iterable[str], quantity: str) -> Iterator[Check]:
+        """A failed check for each of `names` of which the outputs have no `quantity`."""
+        for name in names:
+            key = f"{name}.{quantity}"
+            if self.outputs and key not in self.outputs and name not in self.failed_there:
+                yield Check(self.name, f"{key}: missing, not compared", np.inf, 0.0)
+
     def close(self, quantity: str, ours: ArrayLike, golden: ArrayLike, tolerance: float) -> Check:
         """Compares arrays by their largest absolute difference.
 
         Another shape or a NaN is an infinite error.
         """
-        left = np.asarray(ours, dtype=np.float64)
-        right = np.asarray(golden, dtype=np.float64)
+        # Read as real, complex numbers would lose the part that differs.
+        wide = np.complex128 if np.iscomplexobj(golden) else np.float64
+        left = np.asarray(ours, dtype=wide)
+        right = np.asarray(golden, dtype=wide)
         if left.size == right.size and left.ndim != right.ndim:
             left = left.reshape(right.shape)
         if left.shape != right.shape:

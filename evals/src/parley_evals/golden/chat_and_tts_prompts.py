@@ -23,14 +23,14 @@ def compare(case: GoldenCase) -> Iterator[Check]:
     """All tables and the recorded calls of the repetition filter."""
     yield from _system_prompts(case)
     yield from _tts_prompts(case)
-    texts = case.table("detect_instruction.json")
+    texts = case.rows("detect_instruction.json")
     ours = [detect_instruction(entry["text"]) for entry in texts]
     golden = [entry["instruction_name"] for entry in texts]
     yield case.same(f"instructions of {len(texts)} texts", ours, golden)
     yield from _chat_prompts(case)
     repetition = RepetitionFilter()
-    for key in case.outputs:
-        name = key.removesuffix(".scores_out")
+    for name in case.variants(".scores"):
+        key = f"{name}.scores_out"
         scores = torch.from_numpy(case.inputs[f"{name}.scores"].copy())
         repetition.apply(case.inputs[f"{name}.ids"].tolist(), scores)
         yield case.equal(key, scores.numpy(), case.outputs[key])
@@ -88,7 +88,7 @@ class _Toy:
 
 
 def _tts_prompts(case: GoldenCase) -> Iterator[Check]:
-    rows = case.table("tokenize_cases.json")
+    rows = case.rows("tokenize_cases.json")
     same = [_same_tts_prompt(row) for row in rows]
     yield case.same(f"TTS prompts of {len(rows)} cases", same, [True] * len(rows))
 
@@ -108,7 +108,7 @@ def _same_tts_prompt(row: dict[str, Any]) -> bool:
 
 
 def _chat_prompts(case: GoldenCase) -> Iterator[Check]:
-    rows = case.table("chat_template.json")
+    rows = case.rows("chat_template.json")
     for index, row in enumerate(rows):
         ours = render([_message(entry) for entry in row["messages"]])
         yield case.same(f"chat template {index}", ours, row["rendered"])

@@ -17,6 +17,7 @@ def compare(case: GoldenCase) -> Iterator[Check]:
     tokenizer = LinguisticTokenizer.load(case.checkpoint())
     for key in case.outputs:
         yield from _compare_output(case, tokenizer, key)
+    yield from case.wanted(case.variants(".audio16k"), "offline.codes")
     yield from _compare_streams(case, tokenizer)
     yield from _compare_lengths(case, tokenizer)
 
@@ -102,7 +103,7 @@ def _compare_block(case: GoldenCase, tokenizer: LinguisticTokenizer, key: str) -
 def _compare_streams(case: GoldenCase, tokenizer: LinguisticTokenizer) -> Iterator[Check]:
     """Packets of every plan, cut into blocks as the serving stream does."""
     block = tokenizer.block_samples
-    for session in case.table("streams.json"):
+    for session in case.rows("streams.json"):
         audio = _audio(case, session["audio"])[: session["used_samples"]]
         slots = LinguisticSlots(tokenizer, 1)
         taken = position = 0

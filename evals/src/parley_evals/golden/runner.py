@@ -5,6 +5,8 @@ name.
 """
 
 import logging
+import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,11 +51,37 @@ def discover(root: Path) -> list[GoldenCase]:
 
     Raises:
         FileNotFoundError: nothing below `root` holds a case.json.
+        OSError: a folder below it cannot be read.
     """
-    cases = [GoldenCase(path.parent) for path in sorted(root.rglob("case.json"))]
-    if not cases:
+    folders = sorted(_case_folders(root)) if root.is_dir() else []
+    if not folders:
         raise FileNotFoundError(f"no case.json below {root}")
-    return cases
+    names = Counter(folder.resolve().name for folder in folders)
+    # Of two cases of one name each is told by its path.
+    return [
+        GoldenCase(
+            folder, str(folder.relative_to(root)) if names[folder.resolve().name] > 1 else ""
+        )
+        for folder in folders
+    ]
+
+
+def _case_folders(root: Path) -> Iterator[Path]:
+    """Folders with a case.json, whatever that is: links are followed, each folder counts once."""
+
+    def unreadable(error: OSError) -> None:
+        raise error
+
+    seen: set[str] = set()
+    for here, folders, files in os.walk(root, followlinks=True, onerror=unreadable):
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        if "case.json" in folders or "case.json" in files:
+            yield Path(here)
 
 
 def comparison(case: GoldenCase) -> Comparison | None:
@@ -69,20 +97,24 @@ def run(case: GoldenCase) -> Iterator[Check]:
 
     An unknown kind or an exception is a failed check, never a skipped one.
     """
-    compared = False
+    told: list[str] = []
     try:
         compare = comparison(case)
         if compare is None:
             yield Check(case.name, "kind of case is not known", np.inf, 0.0)
             return
         for check in compare(case):
-            compared = True
+            told.append(check.quantity)
             yield check
         for key in case.outputs.unseen:
             yield Check(case.name, f"{key}: not compared", np.inf, 0.0)
+        names = {key.rpartition(".")[0] for key in case.inputs} if told else set()
+        for name in sorted(names - {""} - case.failed_there):
+            if not any(quantity.startswith((f"{name}.", f"{name}:")) for quantity in told):
+                yield Check(case.name, f"{name}: nothing is compared with it", np.inf, 0.0)
         if case.inputs and not case.outputs:
             yield Check(case.name, "outputs.npz is missing or empty", np.inf, 0.0)
-        elif not compared:
+        elif not told:
             yield Check(case.name, "nothing to compare: no inputs", np.inf, 0.0)
     except Exception as error:
         # Whatever a damaged case or another checkpoint does to the serving code is a failed row.

@@ -30,6 +30,7 @@ def compare(case: GoldenCase) -> Iterator[Check]:
         elif cut.startswith(".last"):
             ours = ours[:, -int(re.sub(r"\D", "", cut)) :]
         yield case.close(key, ours, golden, case.tolerance("logmel_atol"))
+    yield from case.wanted(case.meta["audio_meta"], "ids")
 
 
 def _split(key: str) -> tuple[str, str]:

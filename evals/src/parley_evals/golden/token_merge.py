@@ -11,7 +11,7 @@ AUDIO_OFFSET = 65536
 
 def compare(case: GoldenCase) -> Iterator[Check]:
     """Ids and text form of every pair of code streams."""
-    pairs = case.table("cases.json")
+    pairs = case.rows("cases.json")
     merged = [interleave(pair["vq02"], pair["vq06"]) for pair in pairs]
     ids = [[AUDIO_OFFSET + i for i in ours] for ours in merged]
     yield case.same(f"ids of {len(pairs)} pairs", ids, [pair["wav2token_ids"] for pair in pairs])

@@ -29,7 +29,7 @@ def compare(case: GoldenCase) -> Iterator[Check]:
         ours = QUANTITIES[quantity](channels.mean(axis=0), rate)
         golden = case.outputs[key]
         # The reference's second resampling is stored cut short.
-        if quantity == "resample22050":
+        if quantity == "resample22050" and golden.size:
             ours = ours[: golden.shape[-1]]
         yield case.close(key, ours, golden, tolerance)
     for signal in case.meta["signals"]:
