@@ -162,3 +162,13 @@ async def test_what_a_full_redis_would_do_is_known(full):
     assert not await full.may_evict()
     await full.client.config_set("maxmemory-policy", "volatile-lru")
     assert await full.may_evict()
+
+
+async def test_a_redis_that_does_not_tell_what_it_does_when_full_is_no_reason_to_refuse(
+    full, monkeypatch
+):
+    async def info(section):
+        return {"used_memory": 1, "maxmemory": 0}
+
+    monkeypatch.setattr(full.client, "info", info)
+    assert not await full.may_evict()

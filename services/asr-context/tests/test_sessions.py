@@ -329,3 +329,45 @@ async def test_a_page_of_large_sessions_ends_before_it_is_too_large_to_send(
         page, token = await sessions.page(name.tenant, page_size=9, page_token=token)
         pages.append([session.name.session_id for session in page])
     assert pages == [["s4"], ["s3"], ["s2", "s1"], ["s0"]]
+
+
+@pytest.mark.parametrize("forgetting", ["page", "create"])
+async def test_a_session_that_is_made_again_while_its_old_entry_is_forgotten_stays_in_the_list(
+    store, name, monkeypatch, forgetting
+):
+    sessions = Sessions(store)
+    index = tenant_index(name.tenant)
+    await store.client.zadd(index, {name.session_id: 1000})
+    if forgetting == "page":
+        live = sessions._live
+
+        async def late(names):
+            found = await live(names)
+            await Sessions(store).create(name, ttl=60)
+            return found
+
+        monkeypatch.setattr(sessions, "_live", late)
+        assert await sessions.page(name.tenant, page_size=9) == ([], "")
+        monkeypatch.undo()
+    else:
+        exists = store.client.exists
+
+        async def late(key):
+            found = await exists(key)
+            monkeypatch.undo()
+            await Sessions(store).create(name, ttl=60)
+            return found
+
+        monkeypatch.setattr(store.client, "exists", late)
+        await sessions.create(SessionName(name.tenant, "other"), ttl=60)
+    found, _ = await sessions.page(name.tenant, page_size=9)
+    assert name in [each.name for each in found]
+
+
+async def test_a_session_that_is_made_again_is_listed_as_the_newest(store, name):
+    sessions = Sessions(store)
+    await sessions.create(SessionName(name.tenant, "other"), ttl=60)
+    await store.client.zadd(tenant_index(name.tenant), {name.session_id: 1000})
+    await sessions.create(name, ttl=60)
+    found, _ = await sessions.page(name.tenant, page_size=9)
+    assert [each.name.session_id for each in found] == [name.session_id, "other"]

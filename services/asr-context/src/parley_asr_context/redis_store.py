@@ -143,22 +143,26 @@ class Store:
         Raises:
             Unavailable: It is not there.
         """
-        return all(node["aof_enabled"] for node in await self._info("persistence", "aof_enabled"))
+        return all(node["aof_enabled"] for node in await self._info("persistence"))
 
     async def may_evict(self) -> bool:
         """Whether a Redis that is full throws sessions away, instead of refusing writes.
 
+        False where it does not tell, as some that only speak Redis's protocol do not.
+
         Raises:
             Unavailable: It is not there.
         """
-        nodes = await self._info("memory", "maxmemory_policy")
-        return any(node["maxmemory_policy"] != "noeviction" for node in nodes)
+        nodes = await self._info("memory")
+        return any(node.get("maxmemory_policy", "noeviction") != "noeviction" for node in nodes)
 
-    async def _info(self, section: str, field: str) -> list[dict[str, Any]]:
-        """A section of what each node tells of itself; `field` is in each."""
+    async def _info(self, section: str) -> list[dict[str, Any]]:
+        """A section of what each node tells of itself."""
         with redis_failures():
             info = await self.client.info(section)
-        return [info] if field in info else list(info.values())
+        # Of a cluster it is one such mapping a node.
+        nodes = [each for each in info.values() if isinstance(each, dict)]
+        return nodes or [info]
 
     async def run(
         self, script: str, name: SessionName, *arguments: object, fence: int | None = None

@@ -20,7 +20,7 @@ from typing import Any
 from parley_core.errors import InvalidArgument, NotFound, Unavailable
 
 from parley_asr_context.keys import SessionName, check_name, tenant_index
-from parley_asr_context.redis_store import Store, redis_failures
+from parley_asr_context.redis_store import Script, Store, redis_failures
 
 _PRUNE_SAMPLE = 8
 _PRUNE_MIN_AGE_MS = 60_000
@@ -65,6 +65,7 @@ class Sessions:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._index_forget = Script(store.client, "index_forget")
 
     async def create(
         self,
@@ -96,6 +97,9 @@ class Sessions:
             system_prompt,
         )
         with contextlib.suppress(Unavailable):  # the session is there; the next creation prunes
+            with redis_failures():
+                # The entry may be of a namesake which is gone, and somebody about to forget it.
+                await self._store.client.zadd(index, {name.session_id: now})
             await self._prune(name.tenant, now)
         return read_session(name, answer[0])
 
@@ -171,7 +175,10 @@ class Sessions:
                         found.append(session)
                     last = row
                 gone = [row for row, each in zip(part, sessions, strict=True) if each is None]
-                await self._forget(tenant, gone)
+                if gone:
+                    with redis_failures():
+                        now = await self._now_ms()
+                    await self._forget(tenant, gone, now)
 
     async def _live(self, names: list[SessionName]) -> list[Session | None]:
         """Reads several at once; None where one is gone."""
@@ -239,15 +246,15 @@ class Sessions:
                     break
         return rows
 
-    async def _forget(self, tenant: str, gone: list[tuple[int, str]]) -> None:
-        """Drop index entries whose session was found gone: the next page need not ask again."""
-        if not gone:
-            return
-        with redis_failures():
-            latest = await self._now_ms() - _PRUNE_MIN_AGE_MS
-            members = [session_id for created, session_id in gone if created <= latest]
-            if members:
-                await self._store.client.zrem(tenant_index(tenant), *members)
+    async def _forget(self, tenant: str, gone: list[tuple[int, str]], now_ms: int) -> None:
+        """Drop index entries (score, id) whose session was found gone, save those being made."""
+        told = [
+            item for score, member in gone if now_ms - score >= _PRUNE_MIN_AGE_MS
+            for item in (score, member)
+        ]  # fmt: skip
+        if told:
+            with redis_failures():
+                await self._index_forget.run([tenant_index(tenant)], told)
 
     async def _now_ms(self) -> int:
         """Redis's clock, Unix time in milliseconds."""
@@ -257,14 +264,14 @@ class Sessions:
     async def _prune(self, tenant: str, now_ms: int) -> None:
         """Drop some index entries whose session is gone, so that the index stays in proportion."""
         index = tenant_index(tenant)
+        gone: list[tuple[int, str]] = []
         with redis_failures():
             for member in await self._store.client.zrandmember(index, _PRUNE_SAMPLE):
                 score = await self._store.client.zscore(index, member)
-                if score is None or now_ms - score < _PRUNE_MIN_AGE_MS:
-                    continue
                 name = SessionName(tenant, member.decode())
-                if not await self._store.client.exists(name.keys()[0]):
-                    await self._store.client.zrem(index, member)
+                if score is not None and not await self._store.client.exists(name.keys()[0]):
+                    gone.append((round(score), name.session_id))
+        await self._forget(tenant, gone, now_ms)
 
 
 def read_session(name: SessionName, answer: list[Any]) -> Session:
