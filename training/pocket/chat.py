@@ -9,6 +9,7 @@ sums restate the question, so that what was heard stands in the text before the 
 
 import argparse
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -210,33 +211,35 @@ def without_tools(exchange: Exchange) -> Exchange:
 
 def written(rows: Rows, seed: int, count: int, arithmetic: float, surrounded: float) -> list[Row]:
     """A batch of written questions, none held out."""
-    rng = random.Random(seed)
-    rows.others = strangers(seed)
     exchanges = draw(seed + 500_000)
-    batch: list[Row] = []
-    while len(batch) < count:
+
+    def pick(rng: random.Random) -> Exchange:
         if rng.random() < arithmetic:
-            exchange = rng.choice((add, add, subtract, subtract, follow_up))(rng)
-        elif rng.random() < SCARCE:
-            exchange = rng.choice(LEARNT_LAST)(rng)
-        elif rng.random() < 0.03:
-            exchange = without_tools(rng.choice((weather, clock))(rng))
-        else:
-            exchange = next(exchanges)
-        if not exchange.held_out:
-            batch.append(rows.row(exchange, rng, surrounded=surrounded))
-    return batch
+            return rng.choice((add, add, subtract, subtract, follow_up))(rng)
+        if rng.random() < SCARCE:
+            return rng.choice(LEARNT_LAST)(rng)
+        if rng.random() < 0.03:
+            return without_tools(rng.choice((weather, clock))(rng))
+        return next(exchanges)
+
+    return _batch(rows, seed, count, surrounded, pick)
 
 
 def drilled(rows: Rows, seed: int) -> list[Row]:
     """A batch of written questions of the kinds in `DRILLED`, none held out."""
+    return _batch(rows, seed, DRILL_BATCH, SURROUNDED_DRILL, lambda rng: rng.choice(DRILLED)(rng))
+
+
+def _batch(
+    rows: Rows, seed: int, count: int, surrounded: float, pick: Callable[[random.Random], Exchange]
+) -> list[Row]:
     rng = random.Random(seed)
     rows.others = strangers(seed)
     batch: list[Row] = []
-    while len(batch) < DRILL_BATCH:
-        exchange = rng.choice(DRILLED)(rng)
+    while len(batch) < count:
+        exchange = pick(rng)
         if not exchange.held_out:
-            batch.append(rows.row(exchange, rng, surrounded=SURROUNDED_DRILL))
+            batch.append(rows.row(exchange, rng, surrounded=surrounded))
     return batch
 
 

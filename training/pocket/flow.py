@@ -38,6 +38,7 @@ CONTINUED, APART = 0.35, 0.4
 FROM_THE_BEGINNING = 0.5
 """Share of the crops behind another utterance that begin where their own begins."""
 AT_THE_START = 0.5
+"""Share of the crops that are noise through and through: where the path begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,10 @@ class Item:
     speaker: NDArray[np.float32]
     manner: str | None
     tag: str
+
+
+_Crop = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]
+"""Ids [n], mel [t, 80], speaker [192]."""
 
 
 def items(
@@ -83,62 +88,84 @@ def frame_of(token: int) -> int:
 
 
 class Crops:
-    """Batches of crops."""
+    """Batches of crops of some utterances, each batch of one length and one way to be prompted."""
 
     def __init__(self, data: list[Item]) -> None:
         self.data = data
         self.answers = [item for item in data if item.manner is not None]
-        self.prompts: dict[str, list[Item]] = {}
+        self.prompts: dict[str | None, list[Item]] = {}
         for item in self.answers:
             if item.tag == item.manner:
-                self.prompts.setdefault(item.tag, []).append(item)
+                self.prompts.setdefault(item.manner, []).append(item)
 
     def batch(self, seed: int) -> dict[str, Tensor]:
-        """Ids [b, n], mel [b, 80, t], speaker [b, 192], and how many tokens are prompt."""
+        """A batch, the same for the same seed.
+
+        Returns:
+            `ids` int64 [b, n], `mel` float32 [b, 80, t], `speaker` float32 [b, 192], and `prompt`,
+            int64 [], how many of the ids are prompt.
+        """
         rng = random.Random(seed)
         chance = rng.random()
-        apart = CONTINUED < chance < CONTINUED + APART
+        apart = CONTINUED <= chance < CONTINUED + APART
         groups = rng.choice((4, 6, 9, 12, 16, 20))
-        prompt = 0
         if apart:
-            prompt, groups = rng.randrange(4, 10) * GROUP, min(groups, 12)
+            prompt, rest = rng.randrange(4, 10) * GROUP, min(groups, 12) * GROUP
         elif chance < CONTINUED:
             groups = max(groups, 6)
             prompt = rng.randrange(2, groups // 2 + 1) * GROUP
-        # Behind another utterance the crop is as long as one without, and the prompt comes on top.
-        length = groups * GROUP + (prompt if apart else 0)
-        ids, mels, speakers = [], [], []
-        while len(ids) < CROP_TOKENS // length:
-            item = rng.choice(self.answers if apart else self.data)
-            own, before = (length - prompt, self._prompt(item, rng)) if apart else (length, item)
-            if len(item.ids) < own or len(before.ids) < prompt:
-                continue
-            at = rng.randrange((len(item.ids) - own) // GROUP + 1) * GROUP
-            if apart and rng.random() < FROM_THE_BEGINNING:
-                at = 0
-            first = (len(before.ids) - prompt) // GROUP * GROUP if apart else at
-            behind = at if apart else at + prompt
+            rest = groups * GROUP - prompt
+        else:
+            prompt, rest = 0, groups * GROUP
+        crops: list[_Crop] = []
+        while len(crops) < CROP_TOKENS // (prompt + rest):
+            crop = self._apart(prompt, rest, rng) if apart else self._whole(prompt, rest, rng)
             # Prompt and rest are stretched separately, so their frames are counted separately.
-            mel = np.concatenate((
-                before.mel[frame_of(first) : frame_of(first) + frame_of(prompt)],
-                item.mel[frame_of(behind) : frame_of(behind) + frame_of(length - prompt)],
-            ))  # fmt: skip
-            if len(mel) == frame_of(prompt) + frame_of(length - prompt):
-                said = (
-                    before.ids[first : first + prompt],
-                    item.ids[behind : behind + length - prompt],
-                )
-                ids.append(np.concatenate(said).astype(np.int64))
-                mels.append(mel.T)
-                speakers.append(before.speaker)
-        stacked = (torch.from_numpy(np.stack(part)) for part in (ids, mels, speakers))
-        made = dict(zip(("ids", "mel", "speaker"), stacked, strict=True))
-        made["prompt"] = torch.tensor(prompt)
-        return made
+            if crop is not None and len(crop[1]) == frame_of(prompt) + frame_of(rest):
+                crops.append(crop)
+        ids, mels, speakers = (
+            torch.from_numpy(np.stack(part)) for part in zip(*crops, strict=True)
+        )
+        return {
+            "ids": ids,
+            "mel": mels.transpose(1, 2),
+            "speaker": speakers,
+            "prompt": torch.tensor(prompt),
+        }
 
-    def _prompt(self, item: Item, rng: random.Random) -> Item:
-        """An utterance in the manner of the prompt that `item` is served behind."""
-        return rng.choice(self.prompts[item.manner or ""])
+    def _whole(self, prompt: int, rest: int, rng: random.Random) -> _Crop | None:
+        """A piece of one utterance, whose beginning is the prompt."""
+        item = rng.choice(self.data)
+        at = _place(item, prompt + rest, rng)
+        if at is None:
+            return None
+        return _crop((item, at, prompt), (item, at + prompt, rest))
+
+    def _apart(self, prompt: int, rest: int, rng: random.Random) -> _Crop | None:
+        """A piece of an answer behind the end of another in the manner it is served behind."""
+        item = rng.choice(self.answers)
+        before = rng.choice(self.prompts[item.manner])
+        at = _place(item, rest, rng)
+        if at is None or len(before.ids) < prompt:
+            return None
+        if rng.random() < FROM_THE_BEGINNING:
+            at = 0
+        end = (len(before.ids) - prompt) // GROUP * GROUP
+        return _crop((before, end, prompt), (item, at, rest))
+
+
+def _place(item: Item, length: int, rng: random.Random) -> int | None:
+    """A token of whole groups from which so many follow; None when the utterance is too short."""
+    if len(item.ids) < length:
+        return None
+    return rng.randrange((len(item.ids) - length) // GROUP + 1) * GROUP
+
+
+def _crop(*pieces: tuple[Item, int, int]) -> _Crop:
+    """Pieces (of what, from which token, how many) one after another, the speaker the first's."""
+    ids = [item.ids[at : at + length] for item, at, length in pieces]
+    mel = [item.mel[frame_of(at) : frame_of(at) + frame_of(length)] for item, at, length in pieces]
+    return np.concatenate(ids).astype(np.int64), np.concatenate(mel), pieces[0][0].speaker
 
 
 def begin_where_mel_lies(model: Flow, mean: Tensor, deviation: float) -> None:
