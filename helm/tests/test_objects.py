@@ -6,15 +6,10 @@ import shutil
 import stat
 import subprocess
 
-import make_dashboard
 import pytest
-import typer
 import yaml
-from chart import CHART, REPOSITORY, SERVICES, VARIANTS, container
+from chart import CHART, SERVICES, VARIANTS, container
 from parley_client.command.main import app
-from parley_core import telemetry
-from parley_gateway import latency, session_metrics
-from prometheus_client import REGISTRY
 from typer.testing import CliRunner
 
 pytestmark = pytest.mark.unit
@@ -131,62 +126,6 @@ def test_keda_asks_for_load_conversations_and_queues_by_their_thresholds(service
 
 
 @pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        ({"source": "seeded"}, ["parley", "weights", "seed", "/weights/models"]),
-        ({"source": "claim", "existingClaim": "models"}, ["parley", "weights", "check"]),
-        ({"source": "image", "image": "weights:1"}, ["parley weights copy", "/weights/models"]),
-        (
-            {"source": "hub"},
-            ["parley weights pull", "Step-Audio-Chat=stepfun-ai/Step-Audio-Chat@main"],
-        ),
-        (
-            {"source": "s3", "s3": {"url": "s3://models/parley"}},
-            ["parley weights pull", "--from s3://models/parley"],
-        ),
-    ],
-)
-def test_weights_come_by_a_job_that_verifies_them(values, words, render):
-    (job,) = render(values={"weights": values}).all("Job")
-    command = " ".join(container(job["spec"]["template"])["command"])
-    assert all(word in command for word in words)
-    assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never"
-
-
-@pytest.mark.parametrize("variant", ["hub", "s3", "claim", "image", "seeded"], indirect=False)
-def test_the_weights_job_calls_a_command_as_it_is(variant, render):
-    """The words that the chart says are parsed by the command that they are said to."""
-    values = {
-        "s3": VARIANTS["s3"]["values"]["weights"],
-        "claim": VARIANTS["claim"]["values"]["weights"],
-        "image": {"source": "image", "image": "weights:1"},
-    }.get(variant, {"source": variant})
-    (job,) = render(values={"weights": values}).all("Job")
-    command = container(job["spec"]["template"])["command"]
-    calls = [each.split() for each in command[2].split(" && ")] if command[0] == "sh" else [command]
-    for program, *words in calls:
-        assert program == "parley"
-        context = typer.main.get_command(app).make_context("parley", list(words))
-        group = context.command.commands[words[0]]
-        leaf = group.commands[words[1]]
-        leaf.make_context(words[1], list(words[2:]), parent=context)
-
-
-def test_bucket_credentials_come_by_secret_and_its_port_is_open(render):
-    rendered = render(**VARIANTS["s3"])
-    (job,) = rendered.all("Job")
-    names = {
-        each["name"]: each["valueFrom"]["secretKeyRef"]
-        for each in container(job["spec"]["template"])["env"]
-        if "valueFrom" in each
-    }
-    assert names["AWS_SECRET_ACCESS_KEY"] == {"name": "minio", "key": "AWS_SECRET_ACCESS_KEY"}
-    assert names["AWS_SESSION_TOKEN"]["optional"] is True
-    egress = rendered.one("NetworkPolicy", "parley-weights")["spec"]["egress"]
-    assert egress == [{"ports": [{"port": 9000, "protocol": "TCP"}]}]
-
-
-@pytest.mark.parametrize(
     ("endpoint", "port", "collector"),
     [
         ("http://minio.data:9000/", 9000, 9000),
@@ -232,56 +171,9 @@ def test_sentinels_are_told_with_their_own_password_and_reachable(render):
     assert {6379, 26379, 26380} <= ports
 
 
-def test_other_weights_are_another_job(render):
-    def name(seed):
-        return render(values={"weights": {"seed": seed}}).all("Job")[0]["metadata"]["name"]
-
-    assert name(1) == name(1)
-    assert name(1) != name(2)
-
-
 def test_large_numbers_stay_whole_numbers(render):
     job = render(values={"weights": {"job": {"activeDeadlineSeconds": 2_000_000}}}).all("Job")[0]
     assert job["spec"]["activeDeadlineSeconds"] == 2_000_000
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"weights": {"job": {"resources": {"limits": {"memory": "4Gi"}}}}},
-        {"weights": {"job": {"nodeSelector": {"pool": "a"}}}},
-        {"weights": {"job": {"tolerations": [{"operator": "Exists"}]}}},
-        {"weights": {"existingClaim": "other"}},
-        {"weights": {"hub": {"endpoint": "https://mirror"}}},
-        {"weights": {"hub": {"tokenSecret": "token"}}},
-        {"image": {"pullSecrets": ["registry"]}},
-        {"image": {"pullPolicy": "Always"}},
-        {"weights": {"job": {"backoffLimit": 9}}},
-    ],
-)
-def test_a_job_whose_pod_differs_has_another_name(changed, render):
-    """Kubernetes refuses another pod template for a Job: the upgrade would fail."""
-
-    def job(values):
-        weights = {"source": "hub", **values.get("weights", {})}
-        return render(values={**values, "weights": weights}).all("Job")[0]
-
-    before, after = job({}), job(changed)
-    same = before["spec"]["template"] == after["spec"]["template"]
-    assert (before["metadata"]["name"] == after["metadata"]["name"]) == same
-
-
-def test_claims_of_weights_and_voices_outlive_an_uninstall(render):
-    claims = render().all("PersistentVolumeClaim")
-    assert {each["metadata"]["name"] for each in claims} == {"parley-weights", "parley-voices"}
-    assert all(
-        each["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"} for each in claims
-    )
-
-
-def test_an_existing_claim_is_used_and_none_is_made(render):
-    rendered = render(values={"voices": {"existingClaim": "mine"}, **VARIANTS["claim"]["values"]})
-    assert rendered.all("PersistentVolumeClaim") == []
 
 
 def test_bundled_redis_keeps_an_append_only_file_and_asks_for_a_password(render):
@@ -392,166 +284,6 @@ def test_ingress_and_route_lead_to_the_gateway(render):
     assert services == {CONVERSATION, SPEECH}
 
 
-def test_the_service_monitor_scrapes_each_service_once(render):
-    rendered = render(**VARIANTS["gpu"])
-    (monitor,) = rendered.all("ServiceMonitor")
-    wanted = monitor["spec"]["selector"]["matchLabels"].items()
-    port = monitor["spec"]["endpoints"][0]["port"]
-    scraped = [
-        each["metadata"]["labels"][monitor["spec"]["jobLabel"]]
-        for each in rendered.all("Service")
-        if wanted <= each["metadata"]["labels"].items()
-        and port in {p["name"] for p in each["spec"]["ports"]}
-    ]
-    assert sorted(scraped) == sorted(SERVICES)
-
-
-# -- what dashboards and rules ask for must be what the services report
-
-METRICS = {
-    sample: family
-    for family in REGISTRY.collect()
-    if family.name.startswith("parley_")
-    for sample in (
-        (family.name + "_total",)
-        if family.type == "counter"
-        else tuple(family.name + end for end in ("_bucket", "_sum", "_count"))
-        if family.type == "histogram"
-        else (family.name,)
-    )
-}
-assert telemetry
-assert latency
-assert session_metrics
-LABELS = {
-    "parley_requests_total": {"service", "method", "code", "reason"},
-    "parley_requests_running": {"service", "method"},
-    "parley_stage_latency_seconds_bucket": {"stage", "phase", "le"},
-    "parley_gap_seconds_bucket": {"kind", "le"},
-    "parley_time_to_first_audio_seconds_bucket": {"kind", "le"},
-    "parley_engine_requests_queued": {"engine"},
-    "parley_engine_requests_running": {"engine"},
-}
-TARGET = {"namespace", "job", "pod", "instance", "container"}
-CALL = re.compile(r"\b((?:parley_\w+|up))(?:\{([^}]*)\})?")
-
-
-def expressions(rendered):
-    for rule in rendered.all("PrometheusRule"):
-        for group in rule["spec"]["groups"]:
-            for each in group["rules"]:
-                yield each["expr"]
-    for each in rendered.all("ScaledObject"):
-        yield from (trigger["metadata"]["query"] for trigger in each["spec"]["triggers"])
-    for each in rendered.all("ConfigMap"):
-        for name, text in each["data"].items():
-            if name.endswith(".json"):
-                for panel in json.loads(text)["panels"]:
-                    yield from (target["expr"] for target in panel.get("targets", []))
-
-
-def test_every_metric_and_label_that_is_asked_for_is_reported(render):
-    asked = list(expressions(render(**VARIANTS["gpu"])))
-    assert len(asked) > 30
-    for text in asked:
-        for left, right in ("()", "{}"):
-            assert text.count(left) == text.count(right), text
-        for name, matchers in CALL.findall(text):
-            assert name == "up" or name in METRICS, f"{name} in {text}"
-            labels = set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", matchers or ""))
-            known = TARGET | LABELS.get(name, set())
-            assert labels <= known, f"{labels - known} of {name}"
-        for names in re.findall(r"\bby\s*\(([^)]*)\)", text):
-            grouped = {each.strip() for each in names.split(",")}
-            assert grouped <= TARGET.union(*LABELS.values()), text
-
-
-def test_labels_told_here_are_those_of_the_metrics():
-    for name, labels in LABELS.items():
-        metric = name.removesuffix("_total").removesuffix("_bucket")
-        (found,) = [
-            each._labelnames
-            for each in set(REGISTRY._collector_to_names)
-            if getattr(each, "_name", None) == metric
-        ]
-        assert set(found) | ({"le"} if name.endswith("_bucket") else set()) == labels, name
-
-
-@pytest.mark.parametrize("seconds", [0.6, 1, 1.5])
-def test_the_gap_objective_is_a_bucket_of_the_histogram(seconds, render):
-    rendered = render(
-        values={"monitoring": {"rules": {"enabled": True, "objectives": {"gapSeconds": seconds}}}}
-    )
-    edges = {str(float(each)) for each in telemetry.LATENCY_BUCKETS}
-    text = yaml.safe_dump(rendered.all("PrometheusRule"))
-    asked = set(re.findall(r'parley_gap_seconds_bucket\{[^}]*le="([\d.]+)"', text))
-    assert asked == {str(float(seconds))}
-    assert asked <= edges
-
-
-@pytest.mark.parametrize("objective", [0.05, 0.5, 0.8, 0.9, 0.95, 0.995, 0.9999])
-def test_every_burn_alert_can_fire(objective, render):
-    """What it compares is a share: a threshold of one or more is one that nothing reaches."""
-    objectives = {"gap": objective, "availability": objective}
-    (rule,) = render(
-        values={"monitoring": {"rules": {"enabled": True, "objectives": objectives}}}
-    ).all("PrometheusRule")
-    told = {
-        each["alert"]: [float(share) for share in re.findall(r"> ([\d.e-]+)", each["expr"])]
-        for each in rule["spec"]["groups"][0]["rules"]
-        if "alert" in each
-    }
-    for kind in ("Errors", "Gap"):
-        fast, slow = told[f"Parley{kind}BurnFast"], told[f"Parley{kind}BurnSlow"]
-        assert len(fast) == len(slow) == 2
-        assert 1 - objective < min(slow) <= max(slow) <= min(fast) <= max(fast) < 1
-
-
-def test_redis_away_is_told_for_as_long_as_it_is_away(render):
-    """Not ready, asr-context gets no calls any more: their failures end long before the outage."""
-    (rule,) = render(**VARIANTS["gpu"]).all("PrometheusRule")
-    (alert,) = [
-        each
-        for group in rule["spec"]["groups"]
-        for each in group["rules"]
-        if each.get("alert") == "ParleyRedisUnavailable"
-    ]
-    asked = 'max(parley_dependency_lost{namespace="speech",job="asr-context"}) > 0'
-    assert asked in alert["expr"].split(" or ")
-
-
-def test_every_alert_has_a_runbook_that_is_there(render):
-    (rule,) = render(**VARIANTS["everything"]).all("PrometheusRule")
-    alerts = [
-        each for group in rule["spec"]["groups"] for each in group["rules"] if "alert" in each
-    ]
-    assert len({each["alert"] for each in alerts}) >= 8
-    for each in alerts:
-        path = each["annotations"]["runbook"]
-        text = (REPOSITORY / path).read_text()
-        assert each["alert"] in text, path
-        assert each["annotations"]["runbook_url"] == f"https://git.example.com/blob/main/{path}"
-        assert each["labels"]["severity"] in {"critical", "warning"}
-
-
-def test_dashboards_are_config_maps_that_grafana_finds(render):
-    rendered = render(**VARIANTS["gpu"])
-    boards = [
-        each for each in rendered.all("ConfigMap") if "-dashboard-" in each["metadata"]["name"]
-    ]
-    assert len(boards) == len(list((CHART / "dashboards").glob("*.json"))) > 0
-    for each in boards:
-        assert each["metadata"]["labels"]["grafana_dashboard"] == "1"
-        (text,) = each["data"].values()
-        board = json.loads(text)
-        ids = [panel["id"] for panel in board["panels"]]
-        assert len(ids) == len(set(ids))
-        assert board["uid"]
-    dashboards = {"enabled": True, "labels": {"grafana_dashboard": None}}
-    unlabelled = render(values={"monitoring": {"dashboards": dashboards}})
-    assert "parley-dashboard-stages" in unlabelled.names("ConfigMap")
-
-
 def test_the_helm_test_uses_commands_and_options_that_exist(render):
     pod = render().one("Pod", "parley-test")
     assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
@@ -567,14 +299,6 @@ def test_the_helm_test_uses_commands_and_options_that_exist(render):
             word for word in words if word.startswith("-") and not word.endswith(".wav")
         ):
             assert option in help_text, (command, option)
-
-
-def test_weights_commands_of_the_job_exist():
-    for command, option in (("seed", "--seed"), ("check", "--json")):
-        output = (
-            CliRunner(env={"COLUMNS": "200"}).invoke(app, ["weights", command, "--help"]).output
-        )
-        assert option in output
 
 
 def test_notes_tell_what_is_not_protected(helm, tmp_path):
@@ -595,8 +319,3 @@ def test_notes_tell_what_is_not_protected(helm, tmp_path):
     assert "no auth is configured" in notes
     assert "random numbers" in notes
     assert "port-forward service/parley-gateway 50051:50051" in notes
-
-
-def test_the_dashboards_are_current():
-    for name, text in make_dashboard.build().items():
-        assert (CHART / "dashboards" / name).read_text() == text, "run helm/make_dashboard.py"
