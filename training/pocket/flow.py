@@ -24,11 +24,11 @@ from parley_tts.voices.features import PromptFeatureExtractor
 from parley_vocoder.checkpoint import load_into
 from parley_vocoder.engine.flow.length_regulator import even_positions
 from parley_vocoder.engine.flow.model import Flow
+from speakers import MUSIC
 from speech import SAMPLE_RATE
 from tokenise import Tokens
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tts import MUSIC
 
 GROUP, TOKEN_RATE = 5, 41.667
 UNCONDITIONAL = 0.2

@@ -11,10 +11,9 @@ import numpy as np
 import sentencepiece
 from corpus import ANSWER_VOICE, Spoken
 from parley_core.tokens import GROUP_DURATION, GROUP_SIZE
-from speech import Rendering, render
+from speech import PAUSE, Rendering, render
 
 _SPACE = "▁"
-_PAUSE = "pau"
 Span = tuple[int, int]
 
 
@@ -63,7 +62,7 @@ class Follower:
     def _ends(self, spoken: Spoken, words: Sequence[str]) -> list[float]:
         """Seconds at which each word ends, never falling."""
         alone = [(phone, n) for n, word in enumerate(words) for phone in self._alone(word)]
-        said = [(name, end) for name, end in spoken.phones if name != _PAUSE]
+        said = [(name, end) for name, end in spoken.phones if name != PAUSE]
         ends = [0.0] * len(words)
         for (_, end), word in zip(said, _matched([name for name, _ in said], alone), strict=True):
             ends[word] = end
@@ -72,7 +71,7 @@ class Follower:
     def _alone(self, word: str) -> tuple[str, ...]:
         if word not in self._phones:
             phones = render(word, Rendering(ANSWER_VOICE)).phones
-            self._phones[word] = tuple(name for name, _ in phones if name != _PAUSE)
+            self._phones[word] = tuple(name for name, _ in phones if name != PAUSE)
         return self._phones[word]
 
 

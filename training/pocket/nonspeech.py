@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from corpus import Corpus
 from features import fbank, stack
-from linguistic import LEFT, Batches
+from linguistic import LEFT
 from loop import fit
 from numpy.typing import NDArray
 from paraformer.asr import Recognizer
 from parley_tokenizer.linguistic import ENCODER_FOLDER
-from recogniser import RecogniserTrainer, _cmvn, begin_from, evaluate, frozen_encoder
+from recogniser import Heard, RecogniserTrainer, _cmvn, begin_from, evaluate, frozen_encoder
 from speech import SAMPLE_RATE
 from torch import Tensor, nn
 
@@ -97,7 +97,7 @@ def main() -> None:
     model.decoder.requires_grad_(False)
     before = copy.deepcopy(model).eval()
     encoder = frozen_encoder(folder)
-    sources = [Batches(Corpus(each)) for each in (options.corpus, *options.vocoded)]
+    sources = [Heard(Corpus(each)) for each in (options.corpus, *options.vocoded)]
     cmvn = SimpleNamespace(**_cmvn(folder))
     for each in sources:
         each.shift, each.scale = cmvn.shift, cmvn.scale

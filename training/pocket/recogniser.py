@@ -18,16 +18,18 @@ import numpy as np
 import torch
 import yaml
 from corpus import Corpus
+from features import fbank, stack
 from linguistic import HEADS, LAYERS, WIDTH, Batches, edit_distance
 from linguistic import HIDDEN as ENCODER_HIDDEN
 from loop import fit
+from numpy.typing import NDArray
 from paraformer.asr import RECOGNITION_CHUNK, Recognizer
 from paraformer.decoder import SanmDecoder
 from paraformer.decoding_config import DecoderConfig, PredictorConfig
 from paraformer.predictor import CifPredictor
 from parley_tokenizer.linguistic import ENCODER_FOLDER
 from sanm import LEFT, SanmEncoder
-from speech import vary
+from speech import between_silences, vary
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -107,6 +109,18 @@ def _attend(layer: nn.Module, tokens: Tensor, hidden: Tensor, bias: Tensor) -> T
     return layer.linear_out(mixed.transpose(1, 2).flatten(2))
 
 
+class Heard(Batches):
+    """Batches as a recogniser gets them: varied copies lie between silences of any length."""
+
+    def features(self, index: int, seed: int | None) -> NDArray[np.float32]:
+        """[frames, 560] after CMVN; with a seed, of a varied copy."""
+        if seed is None:
+            return super().features(index, None)
+        phones = self.corpus.utterances[index].phones
+        samples = vary(between_silences(self.corpus.samples(index), phones, seed), seed)
+        return (stack(fbank(samples)) + self.shift) * self.scale
+
+
 def frozen_encoder(folder: Path) -> SanmEncoder:
     """The encoder as it was frozen, in its training form."""
     encoder = SanmEncoder(WIDTH, LAYERS, HEADS, ENCODER_HIDDEN)
@@ -184,7 +198,7 @@ def main() -> None:
     }
     corpus = Corpus(options.corpus)
     own = [Corpus(each) for each in options.vocoded]
-    sources = [Batches(each) for each in (corpus, *own)]
+    sources = [Heard(each) for each in (corpus, *own)]
     # The frozen checkpoint says what the encoder is used to.
     cmvn = SimpleNamespace(**_cmvn(folder))
     for each in sources:

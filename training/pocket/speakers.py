@@ -18,6 +18,8 @@ from speech import SAMPLE_RATE, Rendering, render, styled
 from tokenise import Tokenizer
 
 FILE_RATE = 22_050
+MUSIC = {"RAP": "ParleyRAP", "哼唱": "Parley哼唱"}
+"""The speaker behind whose prompt a tag is spoken; all others behind `Parley`."""
 TRANSCRIPT = "good morning my name is parley and i like to talk with you"
 
 

@@ -22,6 +22,9 @@ VOICES = ("slt", "rms", "awb", "kal16")
 MEAN_F0 = {"slt": 170.0, "rms": 95.0, "awb": 140.0, "kal16": 105.0}
 F0_DEVIATION = {"slt": 11.0, "rms": 11.0, "awb": 20.0, "kal16": 11.0}
 
+PAUSE, EDGE = "pau", 0.06
+"""flite's name of a pause; seconds for which a word still sounds beyond its last phone."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
@@ -100,6 +103,27 @@ def live(samples: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
     before = rng.uniform(0.2, 0.5) if rng.random() < 0.7 else rng.uniform(0, 0.2)
     around = (int(before * SAMPLE_RATE), int(rng.uniform(0, 0.7) * SAMPLE_RATE))
     return vary(np.pad(samples, around), seed)
+
+
+def between_silences(
+    samples: NDArray[np.float32], phones: tuple[tuple[str, float], ...], seed: int
+) -> NDArray[np.float32]:
+    """An utterance with another length of silence before and behind it, every other one.
+
+    flite begins and ends with a pause of a tenth of a second and more. Whoever cuts closer, or
+    lets a stream run on, has none or much: some of the pauses goes, and digital silence comes.
+    """
+    rng = random.Random(seed)
+    if rng.random() < 0.5:
+        return samples
+    pauses = [name == PAUSE for name, _ in phones]
+    begin = phones[0][1] if pauses[0] else 0.0
+    end = phones[-2][1] if len(phones) > 1 and pauses[-1] else phones[-1][1]
+    first = int(rng.random() * max(0.0, begin - EDGE) * SAMPLE_RATE)
+    last = int((end + EDGE) * SAMPLE_RATE)
+    last += int(rng.random() * max(0, samples.size - last))
+    silence = [rng.choice((0.0, rng.uniform(0, 0.5))) for _ in range(2)]
+    return np.pad(samples[first:last], [int(each * SAMPLE_RATE) for each in silence])
 
 
 def vary(samples: NDArray[np.float32], seed: int) -> NDArray[np.float32]:

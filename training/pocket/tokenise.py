@@ -122,6 +122,15 @@ class Tokens:
                 np.split(stored[name], stored[f"{name}_ends"][:-1]) for name in COLUMNS
             ))  # fmt: skip
 
+    def save(self, path: Path) -> None:
+        """Writes `tokens.npz`."""
+        stored = {}
+        for name in COLUMNS:
+            column = getattr(self, name)
+            stored[name] = np.concatenate(column)
+            stored[f"{name}_ends"] = np.cumsum([len(each) for each in column])
+        np.savez(path, **stored)
+
 
 def main() -> None:
     """Tokenises."""
@@ -142,11 +151,7 @@ def main() -> None:
             rows += part
             if len(rows) % (50 * SLOTS) == 0:
                 print(f"{len(rows)} of {count}", flush=True)
-    stored = {}
-    for name, column in zip(COLUMNS, zip(*rows, strict=True), strict=True):
-        stored[name] = np.concatenate(column)
-        stored[f"{name}_ends"] = np.cumsum([len(each) for each in column])
-    np.savez(options.out, **stored)
+    Tokens(*map(list, zip(*rows, strict=True))).save(options.out)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from parley_tts.prompt import PromptBuilder, VoicePrompt
 from parley_tts.system_prompts import load_system_prompts
 from parley_tts.tags import strict_style
-from speakers import TRANSCRIPT, Speaker, speakers
+from speakers import MUSIC, TRANSCRIPT, Speaker, speakers
 from speakers import write as write_speakers
 from step1.text_tokenizer import TextTokenizer
 from tokenise import Tokenizer, Tokens
@@ -45,7 +45,6 @@ COPIES = 4
 """Rows of the same text and tag; their codes are the same too, and facts are drawn very often."""
 MISTAKEN = 0.1
 """Share of what the model has said that is replaced: it must go by the text, not by itself."""
-MUSIC = {"RAP": "ParleyRAP", "哼唱": "Parley哼唱"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +160,14 @@ def main() -> None:
     parser.add_argument(
         "--salads", type=Path, required=True, help="the corpus of words in no order"
     )
+    parser.add_argument(
+        "--more", type=Path, nargs="*", default=[],
+        help="folders with corpus/ and tokens.npz, more answers or words in no order",
+    )  # fmt: skip
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--rate", type=float, default=1.5e-3, help="the highest of the schedule")
     parser.add_argument("--out", type=Path, help="folder Step-Audio-TTS-3B")
     parser.add_argument("--begin", type=Path, help="checkpoint folder to go on from")
     options = parser.parse_args()
@@ -174,6 +178,8 @@ def main() -> None:
     listed = recordings(options.corpus, options.work / "tokens.npz")
     listed += recordings(options.answers, options.work / "answer_tokens.npz")
     listed += recordings(options.salads, options.work / "salad_tokens.npz")
+    for folder in options.more:
+        listed += recordings(folder / "corpus", folder / "tokens.npz")
     rows = Rows(listed, vocabulary, known)
     model = LanguageModel(pocket_config(width=256, layers=4, heads=8, groups=2, inner=640))
     if options.begin:
@@ -184,7 +190,7 @@ def main() -> None:
         value, right, _ = teach(model, rows.batch(step), mistaken=MISTAKEN)
         return value, {"loss": value.item(), "tokens": right}
 
-    fit(model, loss, steps=options.steps, rate=1.5e-3, weight_decay=0.05,
+    fit(model, loss, steps=options.steps, rate=options.rate, weight_decay=0.05,
         state=options.work / "tts.state")  # fmt: skip
     if place()[0]:
         return

@@ -1,10 +1,10 @@
 """Answers as they leave the serving decoder: what the recogniser hears of its own system's voice.
 
-Takes the teacher's tokens of answers through flow and vocoder behind the plain prompt, in windows
-as served, and keeps the sound at 16 kHz as a corpus (`samples.npy`, `utterances.json`; no manifest,
-and phone times are those of the originals). Such speech has lost what
-codes and decoder lose, and nothing of what the TTS model adds; the recogniser that has heard only
-flite takes the one for the other.
+Takes the teacher's tokens of answers through flow and vocoder behind the prompt of their tag, in
+windows as served, and keeps the sound at 16 kHz as a corpus (`samples.npy`, `utterances.json`; no
+manifest, and phone times are those of the originals). Such speech has lost what codes and decoder
+lose, and nothing of what the TTS model adds; the recogniser that has heard only flite takes the one
+for the other.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from parley_vocoder.noise import SeededNoise
 from parley_vocoder.offline import run_alone
 from parley_vocoder.streaming import WindowedDecode
 from parley_vocoder.windows import WindowSettings
-from speakers import FILE_RATE, RENDERINGS, recording, speakers
+from speakers import FILE_RATE, MUSIC, RENDERINGS, recording, speakers
 from speech import SAMPLE_RATE
 from tokenise import Tokenizer, Tokens
 
@@ -33,23 +33,26 @@ SPEAKER = "Parley"
 
 
 class Voice:
-    """The decoder behind the answering voice's prompt."""
+    """The decoder behind the answering voice's prompts."""
 
     def __init__(self, tokenizer: Path, decoder: Path) -> None:
-        told = speakers(Tokenizer(tokenizer))[SPEAKER]
-        prompt = PromptFeatureExtractor.from_folder(decoder).extract(
-            recording(RENDERINGS[SPEAKER]), FILE_RATE
-        )
         self._settings = WindowSettings()
         self._decoder = Decoder.load(decoder)
-        self._voice = self._decoder.voice(
-            VoiceConditioning(np.array(told.ids, np.int64), prompt.mel, prompt.embedding),
-            self._settings.max_prompt_frames,
-        )
+        told = speakers(Tokenizer(tokenizer))
+        extractor = PromptFeatureExtractor.from_folder(decoder)
+        self._prompts = {}
+        for name in (SPEAKER, *MUSIC.values()):
+            prompt = extractor.extract(recording(RENDERINGS[name]), FILE_RATE)
+            ids = np.array(told[name].ids, np.int64)
+            self._prompts[name] = self._decoder.voice(
+                VoiceConditioning(ids, prompt.mel, prompt.embedding),
+                self._settings.max_prompt_frames,
+            )
 
-    def say(self, ids: list[int], seed: int) -> NDArray[np.int16]:
-        """Sound of dual-code ids [tokens], int16 [n] at 16 kHz."""
-        decode = WindowedDecode(self._decoder, self._voice, SeededNoise(seed), self._settings)
+    def say(self, ids: list[int], tag: str, seed: int) -> NDArray[np.int16]:
+        """Sound of dual-code ids [tokens] that were made for a tag, int16 [n] at 16 kHz."""
+        prompt = self._prompts[MUSIC.get(tag, SPEAKER)]
+        decode = WindowedDecode(self._decoder, prompt, SeededNoise(seed), self._settings)
         decode.push(ids)
         decode.end()
         sound = np.concatenate([each.samples for each in run_alone(self._decoder, decode)])
@@ -72,9 +75,10 @@ def main() -> None:
     voice = Voice(options.tokenizer, options.decoder)
     spoken, pieces, position = [], [], 0
     for n, index in enumerate(chosen(corpus, options.count, 0, held_out=False)):
-        sound = voice.say(tokens.clean[index].tolist(), index)
+        said = corpus.utterances[index]
+        sound = voice.say(tokens.clean[index].tolist(), said.tag, index)
         end = position + len(sound)
-        spoken.append(asdict(replace(corpus.utterances[index], start=position, end=end)))
+        spoken.append(asdict(replace(said, start=position, end=end)))
         pieces.append(sound)
         position = end
         if (n + 1) % 100 == 0:
