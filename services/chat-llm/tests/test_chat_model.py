@@ -122,6 +122,8 @@ async def test_without_functions_a_tag_is_text(make_model):
         '<tool_call>function\nweather\n{"city": "\\ud800"}</tool_call>',
         '<tool_call>function\nweather\n{"days": ' + "9" * 400 + "}</tool_call>",
         "<tool_call>function\nweather\n" + "[" * 5_000 + "</tool_call>",
+        "<tool_call>function\nget weather\n{}</tool_call>",
+        "<tool_call>function\n天气\n{}</tool_call>",
     ],
 )
 async def test_an_unreadable_call_is_an_error_that_may_be_retried(make_model, text):
@@ -130,6 +132,14 @@ async def test_an_unreadable_call_is_an_error_that_may_be_retried(make_model, te
         await events_of(model, chat(WEATHER))
     assert caught.value.reason == "FUNCTION_CALL_MALFORMED"
     assert engine.closed == 1
+
+
+async def test_a_call_that_a_limit_cuts_off_ends_the_reply_at_the_limit(make_model):
+    said = "One moment. <tool_call>function\nweather\n{"
+    model, _ = make_model(said, FinishReason.LENGTH)
+    *texts, finished = await events_of(model, chat(WEATHER))
+    assert "".join(each.text for each in texts) == "One moment. "
+    assert finished.reason is ReplyEnd.LENGTH
 
 
 async def test_the_deepest_call_that_is_taken_crosses_the_wire(make_model):

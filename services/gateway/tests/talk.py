@@ -6,6 +6,10 @@ from contextlib import asynccontextmanager
 from parley.audio.v1 import audio_pb2
 from parley.conversation.v1 import conversation_pb2 as pb
 from parley_core.audio import float_to_pcm16
+from parley_gateway.admission.ticket import Kind, Ticket
+from parley_gateway.opening import open_conversation
+from parley_gateway.session import SessionRunner
+from parley_gateway.stages.quota import Place
 
 
 def pcm_format(rate=16_000, channels=1):
@@ -24,6 +28,19 @@ def setup(**fields):
 def config(**policy):
     policy.setdefault("end_of_turn_silence", {"nanos": 200_000_000})
     return pb.ConversationConfig(turn_policy=pb.TurnPolicy(**policy))
+
+
+async def runner_of(gateway, write):
+    """A conversation that tells its client by `write`."""
+    ticket = Ticket("default", Kind.CONVERSATION, Place("s", "h"), None, "other", 5.0)
+
+    async def admit(session, resumed):
+        return ticket
+
+    opening = await open_conversation(
+        setup().setup, gateway.clients, gateway.settings, "default", admit
+    )
+    return SessionRunner(opening, gateway.clients, gateway.settings, None, write, turn_prefix="t")
 
 
 class Talk:

@@ -5,17 +5,13 @@ from contextlib import AsyncExitStack
 
 import pytest
 from gateway_fakes import WORDS, fake_stages, text
-from gateway_harness import settings_for
-from gateway_talk import setup
+from gateway_harness import running_gateway, settings_for, vowels
+from gateway_talk import config, runner_of, talking
 from parley.chat.v1 import message_pb2
 from parley.conversation.v1 import conversation_pb2 as pb
-from parley_gateway.admission.ticket import Kind, Ticket
 from parley_gateway.latency import TurnLatency
-from parley_gateway.opening import open_conversation
 from parley_gateway.reply import Reply, ReplyAudio, ReplyPlan, ReplyText
-from parley_gateway.session import SessionRunner
 from parley_gateway.stages.bundle import missing_stages, open_stages
-from parley_gateway.stages.quota import Place
 from parley_gateway.turns.events import ReplyKey
 
 pytestmark = pytest.mark.contract
@@ -66,14 +62,6 @@ async def test_stages_that_are_not_there_are_named():
 async def test_a_conversation_whose_client_takes_nothing_is_not_written_ahead_for(gateway):
     fakes = gateway.stages
     fakes.chat.repeat = 30
-    ticket = Ticket("default", Kind.CONVERSATION, Place("s", "h"), None, "other", 5.0)
-
-    async def admit(session, resumed):
-        return ticket
-
-    opening = await open_conversation(
-        setup().setup, gateway.clients, gateway.settings, "default", admit
-    )
     reading, left, completed = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def write(response):
@@ -87,7 +75,7 @@ async def test_a_conversation_whose_client_takes_nothing_is_not_written_ahead_fo
         yield pb.StreamingConverseRequest(text=pb.TextInput(text="hello"))
         await left.wait()
 
-    runner = SessionRunner(opening, gateway.clients, gateway.settings, None, write, turn_prefix="t")
+    runner = await runner_of(gateway, write)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(runner.run(requests()))
         # So few words fit into the buffers between: the stage is through, the session is not.
@@ -104,3 +92,47 @@ async def test_a_conversation_whose_client_takes_nothing_is_not_written_ahead_fo
         async with asyncio.timeout(10):
             await completed.wait()
         running.cancel()
+
+
+async def test_a_client_that_only_sends_is_read_no_further_than_its_answers_may_wait(gateway):
+    reading, sent, all_sent = asyncio.Event(), 0, asyncio.Event()
+
+    async def write(response):
+        await reading.wait()
+
+    async def requests():
+        nonlocal sent
+        for sent in range(1, 5001):  # noqa: B007 - it is looked at from outside
+            yield pb.StreamingConverseRequest(cancel_response=pb.CancelResponse(response_id="x"))
+            await asyncio.sleep(0)
+        all_sent.set()
+        await asyncio.Event().wait()
+
+    runner = await runner_of(gateway, write)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(runner.run(requests()))
+        before = -1
+        while sent > before:
+            before = sent
+            await asyncio.sleep(0.2)
+        assert 500 < before < 2000
+        reading.set()
+        async with asyncio.timeout(10):
+            await all_sent.wait()
+        running.cancel()
+
+
+async def test_a_turn_holds_no_more_audio_than_one_may_last_however_fast_it_comes():
+    async with (
+        fake_stages() as stages,
+        running_gateway(stages, request_limits={"max_utterance_s": 4}) as gateway,
+        talking(gateway, config=config(manual_activity=True)) as talk,
+    ):
+        await talk.send(activity=pb.ActivitySignal(type=pb.ACTIVITY_TYPE_START))
+        await talk.say(vowels(20.0), packet=32_000)
+        assert (await talk.until("notice")).notice.problem.reason == "UTTERANCE_TOO_LONG"
+        await talk.send(activity=pb.ActivitySignal(type=pb.ACTIVITY_TYPE_END))
+        await talk.until("response_completed")
+        session = talk.seen[0].setup_complete.session
+        (turn,) = stages.context.turns[session].values()
+    assert turn.user_audio_duration.ToNanoseconds() / 1e9 == pytest.approx(5.0, abs=0.7)

@@ -237,6 +237,20 @@ async def test_a_result_that_is_no_json_is_told_and_the_reply_goes_on(gateway):
     assert "error" in output.struct_value
 
 
+@pytest.mark.parametrize("kind", ["output", "error"])
+async def test_a_result_that_is_too_large_is_told_and_the_reply_goes_on(gateway, kind):
+    large = {"output": {"string_value": "a" * 70_000}, "error": {"message": "a" * 70_000}}
+    async with talking(gateway, config=with_function()) as talk:
+        await talk.write("what weather?")
+        call_id = (await talk.until("function_call")).function_call.call_id
+        await talk.send(function_result=pb.FunctionResult(call_id=call_id, **{kind: large[kind]}))
+        problem = (await talk.until("notice")).notice.problem
+        assert (problem.reason, problem.field) == ("RESULT_TOO_LARGE", f"function_result.{kind}")
+        assert (await talk.until("response_completed")).response_completed.status == COMPLETED
+    output = gateway.stages.chat.requests[-1].messages[-1].parts[0].function_result.output
+    assert len(output.struct_value["error"]) < 100
+
+
 async def test_a_result_that_is_nested_too_deep_is_told_as_its_text(gateway):
     deep = []
     for _ in range(30):

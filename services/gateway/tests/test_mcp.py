@@ -8,14 +8,17 @@ import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import mcp_types
 import pytest
 from gateway_fakes import fake_stages
 from gateway_harness import running_gateway, vowels
 from gateway_talk import config, talking
 from parley.conversation.v1 import conversation_pb2 as pb
 from parley_core.testing import rpc_fails
-from parley_gateway.function_settings import FunctionSettings
+from parley_gateway.function_settings import FunctionSettings, RegisteredFunction
 from parley_gateway.stages.chat import ChatCall
+from parley_gateway.tools.mcp_result import tool_output
+from parley_gateway.tools.mcp_server import McpServer
 from parley_gateway.tools.mcp_settings import McpServerSettings
 from parley_gateway.tools.toolbox import open_toolbox
 from pydantic import ValidationError
@@ -44,6 +47,41 @@ class Station:
         async with asyncio.timeout(PATIENCE):
             while self.happened(what) < times:  # noqa: ASYNC110 - another process tells nobody
                 await asyncio.sleep(0.01)
+
+
+def nested(levels):
+    """A schema of so many objects in each other."""
+    schema = {"type": "string"}
+    for _ in range(levels):
+        schema = {"type": "object", "properties": {"a": schema}}
+    return schema
+
+
+def test_what_a_tool_says_of_its_failure_is_no_larger_than_a_result():
+    said = [mcp_types.TextContent(type="text", text="a" * 70_000)]
+    told = tool_output(mcp_types.CallToolResult(content=said, is_error=True))
+    assert told == {"error": "the tool answered with too much"}
+
+
+class Lister:
+    """A client of a server that lists these tools."""
+
+    def __init__(self, *tools):
+        self.tools = tools
+
+    async def list_tools(self, cursor):
+        return mcp_types.ListToolsResult(tools=self.tools)
+
+
+async def test_a_tool_whose_schema_no_message_holds_is_left_out():
+    flat, deep = (
+        mcp_types.Tool(name=name, input_schema=nested(levels))
+        for name, levels in (("flat", 3), ("deep", 20))
+    )
+    server = McpServer(McpServerSettings(name="station", command="none"))
+    assert set(await server._list(Lister(deep, flat))) == {"flat"}
+    with pytest.raises(ValidationError, match="nested"):
+        RegisteredFunction(name="f", description="", url="http://a", parameters=nested(20))
 
 
 @asynccontextmanager

@@ -91,6 +91,45 @@ def test_a_spoken_item_that_is_refused_is_nowhere():
     assert client.seconds_asked() == pytest.approx(0.5, abs=0.01)
 
 
+def test_speech_that_waits_where_the_server_detects_turns_is_refused_an_answer_and_kept():
+    client = Sender()
+    client.append(0.5)
+    client.commit()
+    detected = {"type": "realtime", "audio": {"input": {"turn_detection": {"type": "server_vad"}}}}
+    client.send("session.update", session=detected)
+    with pytest.raises(FailedPrecondition) as refused:
+        client.ask()
+    assert refused.value.reason == "TURN_DETECTION_ACTIVE"
+    client.send("session.update", session=MANUAL)
+    assert client.seconds_asked() == pytest.approx(0.5, abs=0.01)
+
+
+def test_an_update_that_cannot_be_kept_with_what_is_in_force_changes_nothing():
+    client = Sender(tools=[TOOL | {"description": "a" * 40_000}])
+    before = client.link.session_in_force()
+    change = {
+        "type": "realtime",
+        "audio": {"input": {"transcription": {"model": "whisper-1"}}},
+        "parley": {"style_tags": ["t" * 30_000]},
+    }
+    with pytest.raises(InvalidArgument) as refused:
+        client.send("session.update", session=change)
+    assert refused.value.reason == "CONFIG_TOO_LARGE"
+    assert client.link.session_in_force() == before
+    assert client.events == []
+
+
+def test_a_result_that_is_too_large_is_refused_and_its_call_waits_on():
+    client = Sender()
+    client.link.calls.add("c1")
+    item = {"type": "function_call_output", "call_id": "c1"}
+    with pytest.raises(InvalidArgument) as refused:
+        client.send("conversation.item.create", item=item | {"output": "a" * 70_000})
+    assert (refused.value.reason, refused.value.field) == ("RESULT_TOO_LARGE", "item.output")
+    (request,) = client.send("conversation.item.create", item=item | {"output": "rain"})
+    assert request.function_result.output.string_value == "rain"
+
+
 def test_texts_that_are_too_long_together_are_refused_before_they_are_taken():
     client = Sender()
     client.write("a", "a" * 15_000)

@@ -93,6 +93,21 @@ async def test_an_early_reply_that_fails_is_made_again_after_the_end_of_the_turn
     assert gateway.stages.chat.calls == 2
 
 
+async def test_an_early_reply_is_made_of_the_kept_audio_though_the_tokenizer_died_before(gateway):
+    gateway.stages.tokenizer.faults += [Fault(after=True)]
+    async with talking(gateway, config=patient()) as talk:
+        await talk.say(BEGINNING)
+        await gateway.stages.idle()
+        await talk.say(silence(0.1))
+        await decided(talk, SPECULATE)
+        done = await talk.until("response_completed")
+        await talk.call.done_writing()
+        await talk.rest()
+    assert done.response_completed.status == COMPLETED
+    (started,) = [e.response_started for e in talk.seen if e.HasField("response_started")]
+    assert started.speculative
+
+
 async def test_without_speculation_nothing_is_begun_early(gateway):
     async with talking(gateway, config=patient(no_speculation=True)) as talk:
         complete = (await talk.until("setup_complete")).setup_complete

@@ -73,6 +73,27 @@ async def test_there_is_no_room_while_the_client_reads_nothing_but_an_interrupti
     sending.cancel()
 
 
+async def test_what_follows_the_sound_of_a_response_that_is_held_does_not_pass_it():
+    client = Client()
+    outbox = Outbox(client.write, lambda: 0.0)
+    completed = pb.StreamingConverseResponse(
+        response_id="a", response_completed=pb.ResponseCompleted()
+    )
+    for each in (audio("a"), completed, notice()):
+        outbox.put(each)
+    outbox.hold("a")
+    client.reads.set()
+    sending = asyncio.ensure_future(outbox.run())
+    async with asyncio.timeout(1):
+        while not client.got:  # noqa: ASYNC110 - the outbox tells nobody
+            await asyncio.sleep(0)
+        outbox.release("a")
+        await outbox.empty()
+    sending.cancel()
+    kinds = [each.WhichOneof("event") for each in client.got]
+    assert kinds == ["notice", "audio", "response_completed"]
+
+
 class Context:
     """Fails as it is told, then writes."""
 

@@ -256,6 +256,15 @@ def test_an_endless_utterance_is_answered_and_does_not_interrupt_its_own_answer(
     assert stream.state is State.SILENCE
 
 
+def test_an_utterance_that_is_full_before_its_time_is_answered_and_an_earlier_ones_is_not():
+    stream = Stream()
+    (turn,) = of(stream.tell(ev.SpeechStarted(0.0)), fx.OpenUtterance)
+    assert stream.tell(ev.UtteranceFull("another")) == []
+    effects = stream.tell(ev.UtteranceFull(turn.turn_id))
+    assert of(effects, fx.TellNotice)[0].problem.reason == "UTTERANCE_TOO_LONG"
+    assert len(of(effects, fx.StartReply)) == 1
+
+
 def test_heard_is_what_the_client_reports_however_the_reports_come():
     stream = Stream()
     key = stream.say_something()

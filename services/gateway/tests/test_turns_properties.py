@@ -22,6 +22,7 @@ ACTIONS = st.one_of(
     st.tuples(st.just("activity")),
     st.tuples(st.just("activity end")),
     st.tuples(st.just("audio end")),
+    st.tuples(st.just("full")),
     st.tuples(st.just("text")),
     st.tuples(st.just("note")),
     st.tuples(st.just("cancel"), st.booleans()),
@@ -313,6 +314,8 @@ class World:
                 self.feed(ev.ActivityEnded(self.now))
             case "audio end":
                 self.feed(ev.AudioEnded(self.now))
+            case "full":
+                self.feed(ev.UtteranceFull(self.utterance or "t0"))
             case "text":
                 self.feed(ev.TextReceived("text"))
             case "note":

@@ -6,6 +6,7 @@ deltas never hold half a character; `ReplyFinished` comes last, once. Not for: w
 """
 
 import asyncio
+import re
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -30,8 +31,9 @@ from step1.generation_config import SamplingDefaults
 from step1.logits import AllowedIds
 from step1.messages import FunctionDeclaration, Message, Role, TextPart
 from step1.text_tokenizer import TextTokenizer
-from step1.tool_calls import TextDelta, ToolCallError, ToolCallParser
+from step1.tool_calls import TextDelta, ToolCall, ToolCallError, ToolCallParser
 
+FUNCTION_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _T = TypeVar("_T")
 
 
@@ -178,7 +180,7 @@ class ChatModel:
                         yield event
                     if delta.finish_reason is None or delta.usage is None:
                         continue
-                    for event in writer.finish():
+                    for event in writer.finish(delta.finish_reason):
                         yield event
                     reason = writer.end(delta.finish_reason)
                     yield ReplyFinished(reason, delta.usage, prompt.audio_tokens)
@@ -279,11 +281,18 @@ class _ReplyWriter:
 
     def feed(self, token_ids: Sequence[int]) -> list[ReplyEvent]:
         """Events of new tokens."""
-        return self._events(self._detokenizer.feed(token_ids), last=False)
+        return self._parsed(self._detokenizer.feed(token_ids))
 
-    def finish(self) -> list[ReplyEvent]:
-        """Events at the end of the reply."""
-        return self._events(self._detokenizer.flush(), last=True)
+    def finish(self, reason: FinishReason) -> list[ReplyEvent]:
+        """Events at the end of the reply; a call that a limit cut off is left out."""
+        events = self._parsed(self._detokenizer.flush())
+        try:
+            rest = self._parser.finish() if self._parser else []
+        except ToolCallError as error:
+            if reason is FinishReason.LENGTH:
+                return events
+            raise _malformed(error) from None
+        return events + self._events(rest)
 
     def end(self, reason: FinishReason) -> ReplyEnd:
         """Why the reply ended, calls considered."""
@@ -291,28 +300,35 @@ class _ReplyWriter:
             return ReplyEnd.LENGTH
         return ReplyEnd.FUNCTION_CALL if self._called else ReplyEnd.STOP
 
-    def _events(self, text: str, *, last: bool) -> list[ReplyEvent]:
+    def _parsed(self, text: str) -> list[ReplyEvent]:
         if self._parser is None:
             return [ReplyText(text)] if text else []
         try:
-            parsed = self._parser.feed(text)
-            if last:
-                parsed += self._parser.finish()
+            return self._events(self._parser.feed(text))
         except ToolCallError as error:
-            raise Unavailable(
-                f"the model wrote a function call that cannot be read: {error}",
-                reason="FUNCTION_CALL_MALFORMED",
-                retry_after=0,
-            ) from None
+            raise _malformed(error) from None
+
+    def _events(self, parsed: Sequence[TextDelta | ToolCall]) -> list[ReplyEvent]:
         events: list[ReplyEvent] = []
         for item in parsed:
             if isinstance(item, TextDelta):
                 events.append(ReplyText(item.text))
-            else:
-                self._called = True
-                call_id = f"call_{uuid.uuid4().hex}"
-                events.append(ReplyFunctionCall(call_id, item.name, item.arguments))
+                continue
+            # It comes back with the history, where no other name is taken.
+            if not FUNCTION_NAME.fullmatch(item.name):
+                raise _malformed(f"{item.name[:40]!r} is no function name")
+            self._called = True
+            call_id = f"call_{uuid.uuid4().hex}"
+            events.append(ReplyFunctionCall(call_id, item.name, item.arguments))
         return events
+
+
+def _malformed(cause: object) -> Unavailable:
+    return Unavailable(
+        f"the model wrote a function call that cannot be read: {cause}",
+        reason="FUNCTION_CALL_MALFORMED",
+        retry_after=0,
+    )
 
 
 def _or(value: _T | None, default: _T) -> _T:

@@ -3,7 +3,6 @@
 Everything that a message can get wrong is refused here, with the path of the field.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 
 from parley.chat.v1 import chat_pb2, message_pb2
@@ -23,6 +22,7 @@ from step1.messages import (
 )
 
 from parley_chat_llm.chat_model import (
+    FUNCTION_NAME,
     Chat,
     ChosenSampling,
     ReplyEnd,
@@ -49,7 +49,6 @@ _REASONS = {
     ReplyEnd.LENGTH: chat_pb2.FINISH_REASON_LENGTH,
     ReplyEnd.FUNCTION_CALL: chat_pb2.FINISH_REASON_FUNCTION_CALL,
 }
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def read_chat(
@@ -185,7 +184,7 @@ def _functions(
 
 
 def _name(path: str, name: str) -> str:
-    if not _NAME.fullmatch(name):
+    if not FUNCTION_NAME.fullmatch(name):
         raise InvalidArgument(
             f"{name[:80]!r} is no function name: 1 to 64 letters, digits, '_' or '-'",
             field=path,

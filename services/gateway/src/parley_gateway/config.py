@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from parley.conversation.v1 import conversation_pb2
 from parley_core.errors import InvalidArgument
 
-from parley_gateway.json_fit import MAX_DEPTH, fits_struct
+from parley_gateway.json_fit import MAX_DEPTH, MAX_RESULT_BYTES, fits_struct, is_too_large
 from parley_gateway.settings import GatewaySettings
 from parley_gateway.stages.chat import Function, Sampling
 from parley_gateway.stages.tts import Style
@@ -26,13 +26,15 @@ from parley_gateway.turns.end_of_turn import (
 )
 from parley_gateway.turns.rules import TurnRules
 from parley_gateway.vad import VadThresholds
-from parley_gateway.wire import from_struct, seconds
+from parley_gateway.wire import from_struct, seconds, struct
 
 ConversationConfig = conversation_pb2.ConversationConfig
 
 _FUNCTION_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MAX_FUNCTIONS = 128
 _MAX_TAGS = 16
+# Of its JSON. The context stage keeps 64 KiB, in which a number stands beside it.
+_MAX_BYTES = 65_000
 _EAGERNESS = {
     conversation_pb2.EAGERNESS_LOW: Eagerness.LOW,
     conversation_pb2.EAGERNESS_MEDIUM: Eagerness.MEDIUM,
@@ -89,6 +91,7 @@ def check_config(config: ConversationConfig, *, field: str, max_text_chars: int)
         if not fits_struct(from_struct(function.parameters)):
             path = f"{field}.functions[{number}].parameters"
             raise _wrong(f"nested {MAX_DEPTH} levels at most", path, "JSON")
+    _check_size(config, field)
 
 
 def check_text(text: str, field: str, longest: int) -> None:
@@ -103,6 +106,21 @@ def check_text(text: str, field: str, longest: int) -> None:
             field=field,
             reason="TEXT_TOO_LONG",
             metadata={"characters": len(text), "limit": longest},
+        )
+
+
+def check_result(result: Any, *, field: str) -> None:
+    """Refuses the result of a function that is too large.
+
+    Raises:
+        InvalidArgument: reason RESULT_TOO_LARGE.
+    """
+    if is_too_large(result):
+        raise InvalidArgument(
+            f"the result is more than {MAX_RESULT_BYTES} bytes of JSON",
+            field=field,
+            reason="RESULT_TOO_LARGE",
+            metadata={"limit": MAX_RESULT_BYTES},
         )
 
 
@@ -121,8 +139,17 @@ def update(config: ConversationConfig, change: conversation_pb2.UpdateSetup) -> 
     """Applies a change: the fields of the mask as they are, without a mask all that are set.
 
     Raises:
-        InvalidArgument: reason MASK_INVALID, the mask names what is no field.
+        InvalidArgument: reason MASK_INVALID, the mask names what is no field; CONFIG_TOO_LARGE,
+            all of it together cannot be kept.
     """
+    changed = _changed(config, change)
+    _check_size(changed, "update_setup.config")
+    return changed
+
+
+def _changed(
+    config: ConversationConfig, change: conversation_pb2.UpdateSetup
+) -> ConversationConfig:
     if not change.update_mask.paths:
         return merge(config, change.config)
     if not change.update_mask.IsValidForDescriptor(ConversationConfig.DESCRIPTOR):
@@ -227,6 +254,17 @@ def in_force(config: ConversationConfig, settings: GatewaySettings) -> Conversat
     if policy.eagerness not in _EAGERNESS:
         policy.eagerness = _EAGERNESS_NAMES[settings.turns.eagerness]
     return told
+
+
+def _check_size(config: ConversationConfig, field: str) -> None:
+    size = struct(to_json(config)).ByteSize()
+    if size > _MAX_BYTES:
+        raise InvalidArgument(
+            f"the config has {size} bytes, at most {_MAX_BYTES} are taken",
+            field=field,
+            reason="CONFIG_TOO_LARGE",
+            metadata={"limit": _MAX_BYTES},
+        )
 
 
 def _is_greedy(config: ConversationConfig) -> bool:

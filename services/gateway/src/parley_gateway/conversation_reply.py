@@ -245,8 +245,10 @@ class ConversationReply:
         results = [(each, self._waiting[each.call_id][1]) for each in calls]
         async with asyncio.TaskGroup() as tasks:
             filling = tasks.create_task(self._fill())
-            answers = [result_message(each, await waiting) for each, waiting in results]
+            # Broken off it leaves the results be: one that still comes is kept by `stop`.
+            await asyncio.wait([waiting for _, waiting in results])
             filling.cancel()
+        answers = [result_message(each, waiting.result()) for each, waiting in results]
         for each in calls:
             del self._waiting[each.call_id]
         self._exchange += [calls_message(calls), *answers]

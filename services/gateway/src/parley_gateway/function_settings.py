@@ -6,8 +6,9 @@ from typing import Any
 from parley.conversation.v1 import conversation_pb2
 from parley_core.errors import InvalidArgument
 from parley_core.settings import SettingsSection
-from pydantic import Field, HttpUrl, SecretStr
+from pydantic import Field, HttpUrl, SecretStr, field_validator
 
+from parley_gateway.json_fit import MAX_DEPTH, fits_struct
 from parley_gateway.tools.mcp_settings import McpServerSettings
 
 
@@ -21,6 +22,13 @@ class RegisteredFunction(SettingsSection):
     authorization: SecretStr | None = Field(None, description="Value of that header.")
     timeout_s: float = Field(10, gt=0)
     survives_interruption: bool = False
+
+    @field_validator("parameters")
+    @classmethod
+    def _told_to_the_model(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        if not fits_struct(parameters):
+            raise ValueError(f"nested {MAX_DEPTH} levels at most")
+        return parameters
 
 
 class FillerSettings(SettingsSection):

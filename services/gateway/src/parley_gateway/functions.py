@@ -12,9 +12,9 @@ import aiohttp
 from parley_core.logging import get_logger
 
 from parley_gateway.function_settings import RegisteredFunction
+from parley_gateway.json_fit import MAX_RESULT_BYTES
 from parley_gateway.turns.calls import Call
 
-_MAX_RESULT_BYTES = 65_536
 _log = get_logger("parley.gateway.functions")
 
 
@@ -33,12 +33,12 @@ async def call_registered(function: RegisteredFunction, call: Call) -> Any:
             aiohttp.ClientSession(timeout=limit, headers=headers) as http,
             http.post(str(function.url), json=dict(call.arguments)) as answer,
         ):
-            body = await answer.content.read(_MAX_RESULT_BYTES + 1)
-            while not answer.content.at_eof() and len(body) <= _MAX_RESULT_BYTES:
-                body += await answer.content.read(_MAX_RESULT_BYTES + 1)
+            body = await answer.content.read(MAX_RESULT_BYTES + 1)
+            while not answer.content.at_eof() and len(body) <= MAX_RESULT_BYTES:
+                body += await answer.content.read(MAX_RESULT_BYTES + 1)
             if answer.status >= 400:
                 return _error(function, f"the function answered with status {answer.status}")
-            if len(body) > _MAX_RESULT_BYTES:
+            if len(body) > MAX_RESULT_BYTES:
                 return _error(function, "the function answered with too much")
             return json.loads(body)
     except (aiohttp.ClientError, TimeoutError):

@@ -5,7 +5,7 @@ the stream with its error; what is merely wrong is answered by a notice, and the
 """
 
 from collections.abc import AsyncIterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from parley.conversation.v1 import conversation_pb2
 from parley_core.errors import FailedPrecondition, InvalidArgument, ParleyError
@@ -44,6 +44,9 @@ class Session(Protocol):
     def reconfigure(self, config: ConversationConfig) -> None:
         """Takes another configuration."""
 
+    async def slack(self) -> None:
+        """Waits while the client reads nothing of what it is told."""
+
     def close_input(self) -> None:
         """Takes note that nothing more comes."""
 
@@ -63,6 +66,7 @@ class Inbox:
             ParleyError: The client broke the protocol.
         """
         async for request in requests:
+            await self._session.slack()
             match request.WhichOneof("event"):
                 case "audio":
                     await self._on_audio(request.audio)
@@ -98,16 +102,7 @@ class Inbox:
             )
         if audio.content:
             self._session.hear(self._microphone.take(audio.content))
-            if self._microphone.mistaken():
-                self._session.feed(ev.EchoJudged(True))
-                self._session.feed(ev.SpeechStopped(self._microphone.offset))
-            manual = self._session.config.turn_policy.manual_activity
-            for edge in [] if manual else await self._microphone.detect():
-                if edge.started:
-                    self._session.feed(ev.SpeechStarted(edge.offset))
-                else:
-                    silence = self._microphone.offset - edge.offset
-                    self._session.feed(ev.SpeechStopped(edge.offset, silence, edge.probability))
+            await self._detect()
         elif not audio.end_of_stream:
             self._session.notice(
                 InvalidArgument(
@@ -116,6 +111,20 @@ class Inbox:
             )
         if audio.end_of_stream:
             self._session.feed(ev.AudioEnded(self._microphone.offset))
+
+    async def _detect(self) -> None:
+        if self._session.config.turn_policy.manual_activity:
+            self._microphone.ignore()
+            return
+        if self._microphone.mistaken():
+            self._session.feed(ev.EchoJudged(True))
+            self._session.feed(ev.SpeechStopped(self._microphone.offset))
+        for edge in await self._microphone.detect():
+            if edge.started:
+                self._session.feed(ev.SpeechStarted(edge.offset))
+            else:
+                silence = self._microphone.offset - edge.offset
+                self._session.feed(ev.SpeechStopped(edge.offset, silence, edge.probability))
 
     def _on_text(self, told: conversation_pb2.TextInput) -> None:
         text = told.text
@@ -145,18 +154,12 @@ class Inbox:
             )
 
     def _on_result(self, told: conversation_pb2.FunctionResult) -> None:
-        match told.WhichOneof("result"):
-            case "output":
-                try:
-                    output = as_told(plain_json(told.output, field="function_result.output"))
-                except InvalidArgument as error:
-                    # The reply waits for this result: it goes on, and the client is told why.
-                    self._session.notice(error)
-                    output = {"error": error.message}
-            case "error":
-                output = {"error": told.error.message or told.error.reason or "it failed"}
-            case _:
-                output = None
+        try:
+            output = _result(told)
+        except InvalidArgument as error:
+            # The reply waits for this result: it goes on, and the client is told why.
+            self._session.notice(error)
+            output = {"error": error.message}
         self._session.feed(ev.CallAnswered(told.call_id, output))
 
     async def _on_update(self, update: conversation_pb2.UpdateSetup) -> None:
@@ -170,6 +173,17 @@ class Inbox:
             self._session.reconfigure(config)
         except ParleyError as error:
             self._session.notice(error)
+
+
+def _result(told: conversation_pb2.FunctionResult) -> Any:
+    kind = told.WhichOneof("result")
+    output = None
+    if kind == "output":
+        output = as_told(plain_json(told.output, field="function_result.output"))
+    elif kind == "error":
+        output = {"error": told.error.message or told.error.reason or "it failed"}
+    conversation_config.check_result(output, field=f"function_result.{kind}")
+    return output
 
 
 def _cancelled(told: conversation_pb2.CancelResponse) -> ev.CancelRequested:

@@ -17,6 +17,8 @@ MAX_DEPTH = 24
 # Beyond this a double no longer holds every whole number.
 _EXACT = 2**53
 _MAX_PATH = 200
+MAX_RESULT_BYTES = 65_536
+"""Of what a function answers, as JSON; whoever answered."""
 
 
 def unfit_path(value: Any) -> str | None:
@@ -42,6 +44,11 @@ def json_text(value: Any) -> str:
     """JSON as it is sent: readable, and always text that encodes as UTF-8."""
     text = json.dumps(value, ensure_ascii=False)
     return text if _is_fit(text) else json.dumps(value)
+
+
+def is_too_large(result: Any) -> bool:
+    """Whether the result of a function is more than a model is told."""
+    return len(json_text(result).encode()) > MAX_RESULT_BYTES
 
 
 def value_of(text: str) -> Value:

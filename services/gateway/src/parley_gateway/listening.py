@@ -57,8 +57,14 @@ class Listening:
 
     def hear(self, pcm: bytes) -> None:
         """Takes the user's audio, PCM_S16LE, mono, 16 kHz."""
-        if self.utterance:
-            self.utterance.hear(pcm)
+        utterance = self.utterance
+        if not utterance:
+            return
+        utterance.hear(pcm)
+        longest = self._settings.request_limits.max_utterance_s + self._settings.turns.pre_roll_s
+        if utterance.seconds > longest:
+            # It came faster than it was spoken: the clock of the turn does not tell.
+            self._feed(ev.UtteranceFull(utterance.turn_id))
 
     def open(self, tasks: asyncio.TaskGroup, turn_id: str, offset: float) -> None:
         """Begins an utterance with the audio from `offset` on, and what went just before."""

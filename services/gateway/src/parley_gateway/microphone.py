@@ -2,7 +2,7 @@
 
 Contract: PCM messages of any length in the format of the setup go in; the clock is the audio's own.
 What was said just before speech was detected can be had back, so the first phoneme is not lost.
-`take` and `detect` go in turns, message by message.
+`take` and `detect` (or `ignore`) go in turns, message by message.
 """
 
 from collections import deque
@@ -101,6 +101,10 @@ class Microphone:
     async def detect(self) -> list[SpeechEdge]:
         """Looks for speech that begins or ends in the message that was taken last."""
         return await self._detector.feed(self._taken)
+
+    def ignore(self) -> None:
+        """Looks for no speech in the message that was taken last, instead of `detect`."""
+        self._detector.skip(self._taken)
 
     def since(self, offset: float) -> bytes:
         """What is kept of the audio from `offset` on."""

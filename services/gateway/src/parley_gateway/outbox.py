@@ -17,6 +17,7 @@ from parley_gateway.wire import duration
 Response = conversation_pb2.StreamingConverseResponse
 
 _DEPTH = 16
+_MOST = 1024
 
 
 class Outbox:
@@ -47,6 +48,8 @@ class Outbox:
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
+        self._slack = asyncio.Event()
+        self._slack.set()
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -57,6 +60,8 @@ class Outbox:
         self._empty.clear()
         if len(self._waiting) >= _DEPTH:
             self._room.clear()
+        if len(self._waiting) >= _MOST:
+            self._slack.clear()
 
     def allow(self, limit: int) -> None:
         """Lets numbers up to `limit` be given."""
@@ -70,7 +75,10 @@ class Outbox:
             await self._used.wait()
 
     def hold(self, response_id: str) -> None:
-        """Keeps text and sound of a response back; other messages pass them."""
+        """Keeps text and sound of a response back, and what of it comes behind them.
+
+        Messages of other responses and of none pass them.
+        """
         self._held.add(response_id)
 
     def release(self, response_id: str) -> None:
@@ -86,13 +94,16 @@ class Outbox:
             for each in self._waiting
             if each.response_id != response_id or not _is_output(each)
         )
-        if len(self._waiting) < _DEPTH:
-            self._room.set()
+        self._show_room()
         self._news.set()
 
     async def room(self) -> None:
         """Waits until the client has taken enough."""
         await self._room.wait()
+
+    async def slack(self) -> None:
+        """Waits while so much is left to be read that the client seems to read nothing."""
+        await self._slack.wait()
 
     async def empty(self) -> None:
         """Waits until everything has left."""
@@ -104,8 +115,7 @@ class Outbox:
             await self._news.wait()
             self._news.clear()
             while (response := self._next()) is not None:
-                if len(self._waiting) < _DEPTH:
-                    self._room.set()
+                self._show_room()
                 self.last_sequence += 1
                 self._used.set()
                 response.sequence = self.last_sequence
@@ -114,11 +124,21 @@ class Outbox:
             if not self._waiting:
                 self._empty.set()
 
+    def _show_room(self) -> None:
+        if len(self._waiting) < _DEPTH:
+            self._room.set()
+        if len(self._waiting) < _MOST:
+            self._slack.set()
+
     def _next(self) -> Response | None:
         if self.last_sequence >= self._limit:
             return None
+        kept: set[str] = set()
         for place, response in enumerate(self._waiting):
-            if response.response_id not in self._held or not _is_output(response):
+            response_id = response.response_id
+            if response_id in self._held and _is_output(response):
+                kept.add(response_id)
+            elif response_id not in kept:
                 del self._waiting[place]
                 return response
         return None

@@ -47,7 +47,9 @@ def check_recording(recording: speech_pb2.Recording, *, field: str, longest: flo
     """
     encoding = recording.format.encoding
     if encoding == audio_pb2.AUDIO_ENCODING_CONTAINER:
-        audio = read_audio(recording.content, max_duration_s=longest, field=f"{field}.content")
+        audio = read_audio(
+            recording.content, max_duration_s=longest, mix=True, field=f"{field}.content"
+        )
         mono, rate, pcm_rate, channels = audio.mono(), audio.sample_rate, None, 1
     elif encoding == audio_pb2.AUDIO_ENCODING_PCM_S16LE:
         rate = pcm_rate = recording.format.sample_rate_hertz

@@ -113,7 +113,7 @@ class SessionRunner:
         self._wake_at: float | None = None
         self._wake_changed = asyncio.Event()
         self._ending = asyncio.Event()
-        self._input_ended = False
+        self._input_ended = self._over = False
         self._leaving = ""
         self._refusal: ParleyError | None = None
         self._usurped: ParleyError | None = None
@@ -157,27 +157,38 @@ class SessionRunner:
                     self._tasks.create_task(self._keep_time())
                     self._tasks.create_task(self._grow_old())
                     self._tasks.create_task(inbox.run(requests))
-                    await self._ending.wait()
-                    if self._usurped:
-                        raise self._usurped
-                    if self._transcripts and not self._leaving and not self._refusal:
-                        await asyncio.wait(self._transcripts)
-                    await self._history.written()
-                    if self._leaving:
-                        self._put_resumption()
-                        self._outbox.put(responses.go_away(self._leaving))
-                    if self._refusal:
-                        self._put_resumption()
-                    await self._outbox.empty()
-                    raise self._refusal or _StreamEnded
+                    try:
+                        await self._last_words()
+                    finally:
+                        self._over = True
             except* _StreamEnded:
                 pass
             finally:
                 await self._close()
 
+    async def _last_words(self) -> None:
+        """Waits until the stream is to end, and until all that is to be told before has left."""
+        await self._ending.wait()
+        if self._usurped:
+            raise self._usurped
+        if self._transcripts and not self._leaving and not self._refusal:
+            await asyncio.wait(self._transcripts)
+        await self._history.written()
+        if self._leaving:
+            self._put_resumption()
+            self._outbox.put(responses.go_away(self._leaving))
+        if self._refusal:
+            self._put_resumption()
+        await self._outbox.empty()
+        raise self._refusal or _StreamEnded
+
     def hear(self, pcm: bytes) -> None:
         """Takes the user's audio, PCM_S16LE, mono, 16 kHz."""
         self._listening.hear(pcm)
+
+    async def slack(self) -> None:
+        """Waits while the client reads nothing: what it sends would make only more to be read."""
+        await self._outbox.slack()
 
     def close_input(self) -> None:
         """Takes note that the client sends nothing more."""
@@ -212,6 +223,9 @@ class SessionRunner:
 
     def feed(self, event: ev.Event) -> None:
         """Tells the controller, and does what it decides."""
+        if self._over:
+            # What fails because the stream ends is no news, and nothing can begin any more.
+            return
         if self._refusal and isinstance(event, ev.TextReceived):
             self.notice(self._refusal)
             return

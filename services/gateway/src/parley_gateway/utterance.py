@@ -49,6 +49,11 @@ class Utterance:
         """All of it."""
         return bytes(self._audio)
 
+    @property
+    def seconds(self) -> float:
+        """Length of its audio."""
+        return len(self._audio) / (2 * SAMPLE_RATE)
+
     def hear(self, pcm: bytes) -> None:
         """Adds audio."""
         self._audio += pcm
@@ -86,7 +91,8 @@ class Utterance:
         self._asked.append(flush_id)
         self._news.set()
         pcm = self.pcm
-        await self._wait(flushed)
+        if not self._done.is_set():
+            await self._wait(flushed)
         return await self._tokens(pcm)
 
     async def finish(self) -> tuple[int, ...]:

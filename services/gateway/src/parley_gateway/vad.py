@@ -146,6 +146,12 @@ class SpeechDetector:
             self._speaking, self._edge_frames, self._edge_sum = False, 0, 0.0
         return taken_back
 
+    def skip(self, samples: Samples) -> None:
+        """Lets audio go by unjudged: the clock goes on, speech so far is forgotten."""
+        self._frames += sum(1 for _ in self._windows(samples))
+        self._state = np.zeros(_STATE_SHAPE, np.float32)
+        self._speaking, self._edge_frames, self._edge_sum = False, 0, 0.0
+
     async def feed(self, samples: Samples) -> list[SpeechEdge]:
         """Takes audio in, and waits until it is judged.
 

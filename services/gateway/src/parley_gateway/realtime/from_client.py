@@ -18,6 +18,7 @@ from parley_core.errors import (
     OutOfRange,
     Unimplemented,
 )
+from parley_core.json_values import plain_json
 
 from parley_gateway import config as conversation_config
 from parley_gateway.json_fit import value_of
@@ -116,14 +117,12 @@ class FromClient:
             max_text_chars=link.settings.request_limits.max_text_chars,
         )
         link.settings.functions.check_names(change.config.functions, field="session.tools")
+        config = conversation_config.update(link.config, change.update)
         if change.transcription is not None:
             (link.transcription,) = change.transcription
-        if not change.changes:
-            link.tell_session("session.updated")
-            return []
-        link.config = conversation_config.update(link.config, change.update)
+        link.config = config
         link.tell_session("session.updated")
-        return [Request(update_setup=change.update)]
+        return [Request(update_setup=change.update)] if change.changes else []
 
     def _commit(self) -> None:
         if not self._manual:
@@ -201,10 +200,12 @@ class FromClient:
         if given.call_id not in self._link.calls:
             message = f"no call {given.call_id!r} waits for a result"
             raise NotFound(message, field="item.call_id", reason="CALL_UNKNOWN")
+        output = value_of(given.output)
+        told = plain_json(output, field="item.output")
+        conversation_config.check_result(told, field="item.output")
         self._link.calls.remove(given.call_id)
         self._answered_at = self._link.responses
         self._link.add_item(function_output(item_id, given.call_id, given.output))
-        output = value_of(given.output)
         result = conversation_pb2.FunctionResult(call_id=given.call_id, output=output)
         return [Request(function_result=result)]
 
@@ -262,6 +263,13 @@ class FromClient:
             raise FailedPrecondition(
                 "a response is being made already",
                 reason="CONVERSATION_ALREADY_HAS_ACTIVE_RESPONSE",
+            )
+        if self._pending.spoken and not self._manual:
+            # It was added when the client marked its turns; the session would take it for noise.
+            raise FailedPrecondition(
+                "the server detects turns now; set turn_detection to null to have this speech "
+                "answered, or delete it",
+                reason="TURN_DETECTION_ACTIVE",
             )
         requests, items = self._pending.take()
         if not requests:

@@ -46,6 +46,11 @@ class PendingInput:
         """Whether no item waits; audio that is not committed is none."""
         return not (self._speech or self._texts)
 
+    @property
+    def spoken(self) -> bool:
+        """Whether the items that wait are speech."""
+        return bool(self._speech)
+
     def append(self, pcm: bytes) -> None:
         """Takes audio that is not committed yet.
 

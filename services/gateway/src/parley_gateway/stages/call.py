@@ -54,7 +54,7 @@ def stage_error(stage: str, error: grpc.aio.AioRpcError) -> ParleyError:
         case Code.DEADLINE_EXCEEDED:
             return stage_timeout(stage, metadata)
         case Code.INTERNAL | Code.UNKNOWN | Code.DATA_LOSS:
-            return Internal(f"the {stage} stage failed", reason="STAGE_FAILED", metadata=metadata)
+            return stage_failed(stage, metadata=metadata)
         case _:
             return told
 
@@ -67,6 +67,20 @@ def stage_timeout(stage: str, metadata: Mapping[str, str] | None = None) -> Unav
         metadata=metadata or {"stage": stage},
         retry_after=RETRY_AFTER_S,
     )
+
+
+def stage_failed(
+    stage: str, how: str = "failed", metadata: Mapping[str, str] | None = None
+) -> Internal:
+    """Says that a stage broke, and how."""
+    return Internal(
+        f"the {stage} stage {how}", reason="STAGE_FAILED", metadata=metadata or {"stage": stage}
+    )
+
+
+def stage_broke_off(stage: str) -> Internal:
+    """Says that a stage ended a call before the end of its output."""
+    return stage_failed(stage, "ended its output without saying so")
 
 
 def is_lost(error: grpc.aio.AioRpcError) -> bool:
@@ -84,7 +98,7 @@ async def unary(
     """
     for last_try in (False, True):
         try:
-            return await method(request, timeout=limit)
+            return _readable(await method(request, timeout=limit), stage)
         except grpc.aio.AioRpcError as error:
             if last_try or not is_lost(error):
                 raise stage_error(stage, error) from error
@@ -128,9 +142,16 @@ async def server_stream(
 async def _read(call: Any, stage: str, silence: float) -> Any:
     try:
         async with asyncio.timeout(silence):
-            return await call.read()
+            return _readable(await call.read(), stage)
     except TimeoutError:
         raise stage_timeout(stage) from None
+
+
+def _readable(response: Response | None, stage: str) -> Response:
+    if response is None:
+        # What gRPC makes of bytes that are no such message.
+        raise stage_failed(stage, "sent what cannot be read")
+    return response
 
 
 class BidiCall(Generic[Request, Response]):
@@ -215,7 +236,7 @@ class BidiCall(Generic[Request, Response]):
         try:
             async with asyncio.timeout(None) as self._patience:
                 self._expect_response()
-                return await call.read()
+                return _readable(await call.read(), self._stage)
         except TimeoutError:
             raise stage_timeout(self._stage) from None
         finally:

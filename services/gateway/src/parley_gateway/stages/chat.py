@@ -12,10 +12,10 @@ from typing import Any
 import grpc
 from parley.audio.v1 import audio_pb2
 from parley.chat.v1 import chat_pb2, chat_pb2_grpc, message_pb2
-from parley_core.errors import Internal, ResourceExhausted, Unavailable
+from parley_core.errors import ResourceExhausted, Unavailable
 
 from parley_gateway.names import new_id
-from parley_gateway.stages.call import server_stream, unary
+from parley_gateway.stages.call import server_stream, stage_broke_off, unary
 from parley_gateway.stages.load import QueueLoad
 from parley_gateway.wire import from_struct, json_value, seconds, struct
 
@@ -141,11 +141,7 @@ class ChatStage:
                 self.load.refused(error.retry_after, time.monotonic())
             raise
         if not ended:
-            raise Internal(
-                "the chat stage ended its reply without saying so",
-                reason="STAGE_FAILED",
-                metadata={"stage": STAGE},
-            )
+            raise stage_broke_off(STAGE)
 
     async def prefill(
         self,

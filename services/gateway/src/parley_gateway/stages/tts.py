@@ -7,7 +7,7 @@ import grpc
 from parley.audio.v1 import audio_pb2
 from parley.tts.v1 import tts_pb2, tts_pb2_grpc
 
-from parley_gateway.stages.call import BidiCall, unary
+from parley_gateway.stages.call import BidiCall, stage_broke_off, unary
 from parley_gateway.wire import seconds, unix_time
 
 STAGE = "tts"
@@ -176,8 +176,10 @@ class SynthesisStream:
         Raises:
             ParleyError: The stage refuses voice, tags or text, or is lost.
         """
+        ended = False
 
         async def translate(response: tts_pb2.StreamingSynthesizeResponse) -> None:
+            nonlocal ended
             match response.WhichOneof("event"):
                 case "ready":
                     ready = response.ready
@@ -194,10 +196,13 @@ class SynthesisStream:
                         )
                     )
                 case "finished":
+                    ended = True
                     finished = response.finished
                     await handle(TtsFinished(finished.token_count, finished.truncated_segments))
 
         await self._call.run(translate)
+        if not ended:
+            raise stage_broke_off(STAGE)
 
 
 def _voice(voice: tts_pb2.Voice) -> Voice:

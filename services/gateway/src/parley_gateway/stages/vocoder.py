@@ -7,7 +7,7 @@ import grpc
 from parley.audio.v1 import audio_pb2
 from parley.vocoder.v1 import vocoder_pb2, vocoder_pb2_grpc
 
-from parley_gateway.stages.call import BidiCall
+from parley_gateway.stages.call import BidiCall, stage_broke_off
 
 STAGE = "vocoder"
 
@@ -100,14 +100,19 @@ class SoundStream:
         Raises:
             ParleyError: The stage refuses the tokens, or is lost.
         """
+        ended = False
 
         async def translate(response: vocoder_pb2.StreamingDecodeResponse) -> None:
+            nonlocal ended
             match response.WhichOneof("event"):
                 case "ready":
                     await handle(VocoderReady(response.ready.format.sample_rate_hertz))
                 case "audio":
                     await handle(Sound(response.audio.content))
                 case "finished":
+                    ended = True
                     await handle(VocoderFinished(response.finished.sample_count))
 
         await self._call.run(translate)
+        if not ended:
+            raise stage_broke_off(STAGE)

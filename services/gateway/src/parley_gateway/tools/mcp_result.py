@@ -4,7 +4,6 @@ Contract: structured content where there is some, else the text of all blocks; w
 named, not shown. A tool that failed gives an object with the field `error`. Pure.
 """
 
-import json
 from typing import Any
 
 from mcp_types import (
@@ -15,16 +14,16 @@ from mcp_types import (
     TextResourceContents,
 )
 
-MAX_RESULT_BYTES = 65_536
+from parley_gateway.json_fit import is_too_large
 
 
 def tool_output(result: CallToolResult) -> Any:
     """Translates a result; one that is too large is an error."""
     text = "\n".join(_block_text(block) for block in result.content)
-    if result.is_error:
-        return {"error": text or "the tool failed without saying why"}
     output: Any = text if result.structured_content is None else result.structured_content
-    if len(json.dumps(output, ensure_ascii=False).encode()) > MAX_RESULT_BYTES:
+    if result.is_error:
+        output = {"error": text or "the tool failed without saying why"}
+    if is_too_large(output):
         return {"error": "the tool answered with too much"}
     return output
 

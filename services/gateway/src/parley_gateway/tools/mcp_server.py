@@ -25,6 +25,7 @@ from mcp.client.streamable_http import streamable_http_client
 from parley_core.errors import Unavailable
 from parley_core.logging import get_logger
 
+from parley_gateway.json_fit import fits_struct
 from parley_gateway.stages.chat import Function
 from parley_gateway.tools.mcp_result import tool_output
 from parley_gateway.tools.mcp_settings import McpServerSettings
@@ -203,7 +204,8 @@ class McpServer:
             if self.settings.tools is not None and each.name not in self.settings.tools:
                 continue
             tool = self._tool(each)
-            if tool.function.name in tools or len(tools) == _MAX_TOOLS:
+            told = fits_struct(each.input_schema)
+            if not told or tool.function.name in tools or len(tools) == _MAX_TOOLS:
                 _log.warning("mcp_tool_left_out", server=self.settings.name, tool=each.name)
             else:
                 tools[tool.function.name] = tool

@@ -145,6 +145,9 @@ class TurnController:
             case ev.CallAnswered(call_id, output):
                 if not self._replies.answer(call_id, output):
                     self._tell_unknown_call(call_id)
+            case ev.UtteranceFull(turn_id):
+                if self._turn and self._turn.turn_id == turn_id:
+                    self._cut(self._turn, now)
             case ev.Tick():
                 pass
         self._advance(now)
@@ -393,19 +396,22 @@ class TurnController:
         if now >= self._sure_due(turn):
             self._replies.make_sure()
         if now >= turn.began_at + self.rules.max_utterance:
-            message = f"a turn lasts {self.rules.max_utterance:g} s at most; it is answered now"
-            self._do(fx.TellNotice(Problem(_OUT_OF_RANGE, "UTTERANCE_TOO_LONG", message)))
-            if self.state is State.USER_SPEAKING:
-                # What goes on is heard again only after a pause: the user is being answered.
-                turn.paused_at = now
-                if self._talk:
-                    self._talk.muted = True
-            self._commit(now)
+            self._cut(turn, now)
         elif self.state is State.USER_PAUSED:
             if now >= self._pause_end(turn):
                 self._commit(now)
             elif now >= self._speculation_due(turn):
                 self._speculate(turn, now)
+
+    def _cut(self, turn: UserTurn, now: float) -> None:
+        message = f"a turn lasts {self.rules.max_utterance:g} s at most; it is answered now"
+        self._do(fx.TellNotice(Problem(_OUT_OF_RANGE, "UTTERANCE_TOO_LONG", message)))
+        if self.state is State.USER_SPEAKING:
+            # What goes on is heard again only after a pause: the user is being answered.
+            turn.paused_at = now
+            if self._talk:
+                self._talk.muted = True
+        self._commit(now)
 
     def _due(self) -> float | None:
         """When the state changes by itself."""

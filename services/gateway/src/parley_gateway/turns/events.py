@@ -182,6 +182,13 @@ class CallAnswered:
 
 
 @dataclass(frozen=True, slots=True)
+class UtteranceFull:
+    """A turn has as much audio as one may have, however fast that came."""
+
+    turn_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """The time asked for by `WakeAt` has come. One too many does no harm."""
 
@@ -205,5 +212,6 @@ Event = (
     | BasisChanged
     | QueueMeasured
     | CallAnswered
+    | UtteranceFull
     | Tick
 )
