@@ -28,9 +28,9 @@ def tone(seconds=0.25, rate=16000, hertz=440.0):
     )
 
 
-def encoded(form, channels=1, rate=16000, subtype=None):
+def encoded(form, channels=1, rate=16000, subtype=None, seconds=0.25):
     file = io.BytesIO()
-    samples = np.stack([tone(rate=rate)] * channels, axis=1)
+    samples = np.stack([tone(seconds, rate)] * channels, axis=1)
     soundfile.write(file, samples, rate, format=form, subtype=subtype)
     return file.getvalue()
 
@@ -82,6 +82,15 @@ def test_files_are_read(form, channels):
     assert np.abs(audio.mono() - tone()).max() < (0.05 if form == "OGG" else 1e-4)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 8])
+def test_channels_mixed_while_they_are_read_are_those_mixed_afterwards(channels):
+    file = io.BytesIO()
+    samples = np.random.default_rng(0).uniform(-1, 1, (70_000, channels))
+    soundfile.write(file, samples, 16000, format="WAV", subtype="PCM_24")
+    mixed = read_audio(file.getvalue(), mix=True)
+    np.testing.assert_array_equal(mixed.samples, read_audio(file.getvalue()).mono()[None])
+
+
 @pytest.mark.parametrize("codec", ["GSM610", "G721_32", "ULAW"])
 def test_a_wav_of_a_telephone_codec_is_read(codec):
     told = tone(rate=8000)
@@ -113,6 +122,24 @@ def test_a_truncated_flac_is_refused():
     assert refusal(content[: len(content) // 2]) in {"AUDIO_TRUNCATED", "AUDIO_MALFORMED"}
 
 
+def flac_of_untold_length(frames: int = 4000) -> bytes:
+    """As an encoder writes it into a pipe: the 36 bits of the length stay 0."""
+    content = bytearray(encoded("FLAC", seconds=frames / 16000))
+    content[21] &= 0xF0
+    content[22:26] = bytes(4)
+    return bytes(content)
+
+
+@pytest.mark.parametrize("frames", [4000, 65536, 200_000])
+def test_a_flac_whose_writer_left_the_length_open_is_read_to_its_end(frames):
+    audio = read_audio(flac_of_untold_length(frames), max_duration_s=20)
+    assert np.abs(audio.mono() - tone(frames / 16000)).max() < 1e-4
+
+
+def test_a_flac_of_untold_length_is_held_to_the_limit():
+    assert refusal(flac_of_untold_length(200_000), max_duration_s=5) == "AUDIO_TOO_LONG"
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -129,9 +156,11 @@ def test_what_is_not_a_sound_recording_is_refused_with_its_cause(content, reason
     assert refusal(content) == reason
 
 
-def test_samples_that_are_not_numbers_are_refused():
+@pytest.mark.parametrize("sample", [np.nan, np.inf, 1e19, -1e37])
+def test_samples_that_are_no_sound_are_refused(sample):
     file = io.BytesIO()
-    soundfile.write(file, np.full(100, np.nan, np.float32), 16000, format="WAV", subtype="FLOAT")
+    samples = np.array([0, sample, 0.5], np.float32)
+    soundfile.write(file, samples, 16000, format="WAV", subtype="FLOAT")
     assert refusal(file.getvalue()) == "AUDIO_MALFORMED"
 
 

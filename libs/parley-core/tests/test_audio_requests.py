@@ -1,5 +1,9 @@
+import io
+import tracemalloc
+
 import numpy as np
 import pytest
+import soundfile
 from parley.audio.v1 import audio_pb2
 from parley_core.audio import float_to_pcm16, pcm_format, read_frame, read_recording, wav_bytes
 from parley_core.errors import InvalidArgument
@@ -25,6 +29,21 @@ def test_a_file_and_its_samples_are_the_same_recording(channels: int) -> None:
     )
     assert raw.sample_rate == file.sample_rate == 22050
     np.testing.assert_array_equal(raw.samples, file.samples)
+
+
+def test_eight_channels_take_the_memory_of_one() -> None:
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros((30 * 48000, 8), np.int16), 48000, format="FLAC")
+    content = file.getvalue()
+    assert len(content) < 50_000
+    tracemalloc.start()
+    try:
+        recording = read_recording(content, CONTAINER, max_duration_s=30)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert recording.samples.shape == (30 * 48000,)
+    assert peak < 4 * recording.samples.nbytes
 
 
 def test_no_channel_count_means_mono() -> None:

@@ -1,3 +1,5 @@
+from urllib.parse import quote
+
 import pytest
 from google.rpc import code_pb2, error_details_pb2
 from parley_core import errors
@@ -81,6 +83,16 @@ def test_a_long_error_fits_into_trailers():
     # gRPC sends the details as base64 beside the message, within 8 KiB of headers.
     status = to_status(error)
     assert len(status.SerializeToString()) * 4 / 3 + len(status.message) < 8000
+
+
+def test_a_long_error_in_any_script_fits_into_trailers():
+    name = "高" * 9000
+    error = NotFound(f"no {name}", resource=f"voices/{name}", metadata={"voice": name})
+    status = to_status(error)
+    beside = len(quote(status.message))
+    assert len(status.SerializeToString()) * 4 / 3 + beside < 8000
+    assert status.message.startswith("no 高高")
+    assert from_status(status).message == status.message
 
 
 def test_a_foreign_reason_does_not_break_the_reader():

@@ -11,6 +11,8 @@ flow: !new:os.system
     command: !ref <rate>
     eps: 1e-06
     whole: 5.0
+    endless: .inf
+    unknown: nan
     sizes: [3, 7]
     rows: [[1, 2], [3]]
     inner: !name:a.b.Class
@@ -47,6 +49,8 @@ def test_tags_are_data_and_references_are_looked_up(top: Section) -> None:
         (lambda top: top.section("rate"), "rate: expected a mapping"),
         (lambda top: top.integer("flow"), "flow: expected a plain value, found !new:os.system"),
         (lambda top: top.section("flow").integer("eps"), "flow.eps: expected a whole number"),
+        (lambda top: top.section("flow").integer("endless"), "flow.endless: expected a number"),
+        (lambda top: top.section("flow").number("unknown"), "flow.unknown: expected a number"),
         (lambda top: top.section("flow").integers("rows"), "flow.rows: expected a list of whole"),
         (lambda top: top.section("flow").flag("eps"), "flow.eps: expected true or false"),
         (lambda top: top.section("flow").demand("eps", 1), "flow.eps: only 1 is supported"),

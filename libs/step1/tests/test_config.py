@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 from step1.config import ConfigError, Step1Config
@@ -47,6 +48,9 @@ def test_missing_keys_take_the_class_defaults_but_the_head_is_untied():
         ({"vocab_size": "many"}, "vocab_size"),
         ({"vocab_size": True}, "vocab_size"),
         ({"rms_norm_eps": "small"}, "rms_norm_eps"),
+        ({"rms_norm_eps": math.nan}, "rms_norm_eps"),
+        ({"rms_norm_eps": 10**400}, "rms_norm_eps"),
+        ({"alibi_slopes": [math.inf] * 96}, "alibi_slopes"),
         ({"tie_word_embeddings": 1}, "tie_word_embeddings"),
         ({"alibi_slopes": [0.5]}, "alibi_slopes"),
         ({"eos_token_id": 80000}, "eos_token_id"),

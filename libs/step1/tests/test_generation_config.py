@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 from step1.config import ConfigError
@@ -46,6 +47,8 @@ def test_the_service_wins_over_the_checkpoint(tmp_path):
         ({"temperature": 3}, "temperature must be between 0 and 2"),
         ({"top_k": 1.5}, "top_k must be a whole number"),
         ({"top_p": True}, "top_p must be a number"),
+        ({"top_k": math.inf}, "top_k must be a number"),
+        ({"top_k": math.nan}, "top_k must be a number"),
     ],
 )
 def test_a_file_that_cannot_be_understood_is_refused_by_name(tmp_path, content, word):

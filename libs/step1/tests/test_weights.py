@@ -114,6 +114,15 @@ def test_an_integer_tensor_names_itself_and_its_dtype(tmp_path):
         check_weights(tmp_path, CONFIG)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_tensor_that_is_not_finite_names_itself(tmp_path, value):
+    whole = tensors()
+    whole["model.layers.1.mlp.up_proj.weight"][3, 4] = value
+    save_file(whole, tmp_path / "model.safetensors")
+    with pytest.raises(WeightsError, match=r"up_proj\.weight holds values that are not finite"):
+        Step1Model.load(tmp_path, config=CONFIG)
+
+
 def test_a_truncated_file_names_the_tensor_that_is_cut_off(tmp_path):
     file = tmp_path / "model.safetensors"
     save_file(tensors(), file)

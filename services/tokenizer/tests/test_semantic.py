@@ -60,6 +60,30 @@ def test_damaged_files_name_themselves(folder: Path, tmp_path: Path) -> None:
         SpeechTokenizer(folder / MODEL_FILE, device="cuda")
 
 
+@pytest.mark.parametrize(
+    ("kind", "attributes", "told"),
+    [
+        ("Add", {}, "30 codes up to"),
+        ("Concat", {"axis": 1}, "60 codes up to"),
+    ],
+)
+def test_a_tokenizer_of_another_codebook_or_rate_is_refused(
+    folder: Path, tmp_path: Path, kind: str, attributes: dict[str, int], told: str
+) -> None:
+    """Those of other releases have the same file name and the same inputs."""
+    graph = onnx.load(folder / MODEL_FILE)
+    (last,) = (node for node in graph.graph.node if list(node.output) == ["indices"])
+    last.output[0] = "nearest"
+    inputs = ["nearest", "nearest"]
+    if kind == "Add":
+        graph.graph.initializer.append(onnx.numpy_helper.from_array(np.array(2465), "beyond"))
+        inputs[1] = "beyond"
+    graph.graph.node.append(onnx.helper.make_node(kind, inputs, ["indices"], **attributes))
+    onnx.save(graph, tmp_path / MODEL_FILE)
+    with pytest.raises(CheckpointError, match=rf"is another tokenizer: {told}"):
+        SpeechTokenizer(tmp_path / MODEL_FILE)
+
+
 def test_windows_that_know_their_place_hear_what_the_whole_recording_says(folder: Path) -> None:
     """Cut at a code, with the network's positions moved as far, whole context gives whole codes."""
     plain, placed = SemanticTokenizer.load(folder), SemanticTokenizer.load(folder, placed=True)

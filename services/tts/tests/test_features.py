@@ -6,6 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from parley_core.audio.sinc import resample_sinc
 from parley_core.errors import FailedPrecondition
+from parley_tts.seeded import write_seeded
 from parley_tts.voices.features import PromptFeatureExtractor, load_mel_settings
 from parley_tts.voices.mel import MelSettings, log_mel, resample_for_mel
 
@@ -114,3 +115,13 @@ def test_both_resamplers_agree(rate: int) -> None:
     got, wanted = resample_for_mel(wave, rate, 22050), resample_sinc(wave, rate, 22050)
     assert got.shape == wanted.shape
     np.testing.assert_allclose(got, wanted, atol=2e-6)
+
+
+def test_a_speaker_model_of_weights_that_are_not_finite_is_refused(tmp_path: Path) -> None:
+    write_seeded(tmp_path, tmp_path)
+    model = onnx.load(tmp_path / "campplus.onnx")
+    (bias,) = (each for each in model.graph.initializer if each.name == "linear.bias")
+    bias.CopyFrom(numpy_helper.from_array(np.full(192, np.nan, np.float32), bias.name))
+    onnx.save(model, str(tmp_path / "campplus.onnx"))
+    with pytest.raises(FailedPrecondition, match="not finite"):
+        PromptFeatureExtractor(SETTINGS, tmp_path / "campplus.onnx")

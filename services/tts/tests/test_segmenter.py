@@ -143,6 +143,26 @@ def test_a_bracketed_remark_is_no_tag_and_is_not_repeated() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("remark", "said"),
+    [
+        ("(Good night, all!)", "Good night, all!"),
+        ("（就这样吧）", "就这样吧"),
+        ("(高兴1)(bye)", "bye"),
+    ],
+)
+def test_a_remark_in_brackets_that_stands_alone_is_said(remark: str, said: str) -> None:
+    assert [segment.body for segment in segment_all(remark)] == [said]
+    first, second = segment_all(f"He came home late that evening. {remark}")
+    assert (first.has_speech, second.has_speech, second.body) == (True, True, said)
+
+
+def test_a_bracket_that_is_never_closed_is_cut_like_other_text() -> None:
+    segments = segment_all("Well (" + " " * 2000 + "yes")
+    assert max(len(segment.text) for segment in segments) <= SegmentLimits().max_characters
+    assert segment_all("(" + " " * 16 + "高兴1)你好")[0].tags == ()
+
+
 @pytest.mark.parametrize("text", ["", "   ", "……！？\n", "（高兴1）", "\U0001f600"])
 def test_text_without_anything_to_say_is_known_as_such(text: str) -> None:
     assert not any(segment.has_speech for segment in segment_all(text))

@@ -1,5 +1,7 @@
 import asyncio
 import importlib.util
+import json
+import shutil
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from parley_tts.server import open_service
 from parley_tts.service import FULL_NAME, TtsService
 from parley_tts.settings import TtsSettings
 from parley_tts.tokenizer_client import TokenizerClient
+from step1.config import ConfigError
 from step1.seeded import write_seeded_tts
 from step1.weights import WeightsError
 from tts_fakes import FakeTokenizer
@@ -180,6 +183,17 @@ async def test_a_missing_file_is_named_before_any_traffic(
         assert str(weights) in str(refused.value)
     finally:
         hidden.rename(weights / missing)
+
+
+async def test_a_model_without_audio_tokens_does_not_start(weights: Path, tmp_path: Path) -> None:
+    mute = tmp_path / "mute"
+    shutil.copytree(weights, mute)
+    config = json.loads((mute / "config.json").read_text())
+    (mute / "config.json").write_text(json.dumps(config | {"audio_token_offset": 70_000}))
+    async with AsyncExitStack() as closing:
+        settings = make_settings(mute, tmp_path)
+        with pytest.raises(ConfigError, match=r"mute/config\.json: .* no audio tokens"):
+            await open_service(TtsService(), settings, FakeTokenizer(), closing)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 import asyncio
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -169,6 +171,17 @@ async def test_of_two_clones_of_one_name_exactly_one_wins(
     assert len(list((tmp_path / "store" / "cloned").iterdir())) == 2
 
 
+async def test_a_share_without_hard_links_keeps_one_voice_of_a_name(
+    library: VoiceLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", link)
+    await test_of_two_clones_of_one_name_exactly_one_wins(library, tmp_path)
+    assert (await library.get("my-voice_1")).info.origin is VoiceOrigin.CLONED
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -219,6 +232,19 @@ async def test_cloning_can_be_switched_off_and_is_bounded(make_library) -> None:
         await make_library(cloning_enabled=False).clone(clone_request())
     with pytest.raises(ResourceExhausted):
         await make_library(max_cloned_voices=0).clone(clone_request())
+
+
+async def test_voices_that_are_cloned_together_keep_within_the_bound(make_library) -> None:
+    library = make_library(max_cloned_voices=3)
+    await library.prepare_registry()
+    await library.clone(clone_request(name="first"))
+    requests = [clone_request(name=f"clone-{number}") for number in range(6)]
+    ends = await asyncio.gather(*map(library.clone, requests), return_exceptions=True)
+    assert sum(isinstance(end, ResourceExhausted) for end in ends) == 4
+    cloned = [info for info in (await library.list()).voices if info.origin is VoiceOrigin.CLONED]
+    assert len(cloned) == 3
+    await library.delete("first")
+    assert (await library.clone(clone_request(name="later"))).name == "later"
 
 
 async def test_pages_cover_all_voices_once(library: VoiceLibrary) -> None:

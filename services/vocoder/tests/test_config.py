@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 from parley_vocoder.config import ConfigError, DecoderConfig, load_config
+from parley_vocoder.decoder import Decoder
 from parley_vocoder.seeded import _YAML
 
 pytestmark = pytest.mark.unit
@@ -81,6 +82,23 @@ def test_names_the_key_that_is_wrong(tmp_path: Path, old: str, new: str, named: 
     assert old in _YAML
     with pytest.raises(ConfigError, match=named.replace(".", r"\.")) as caught:
         load(tmp_path, _YAML.replace(old, new))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("attention_heads: 4", "attention_heads: 0"),
+        ("linear_units: 96", "linear_units: -1"),
+        ("upsample_rates: [8, 8]", "upsample_rates: [4, 4, 4]"),
+    ],
+)
+def test_sizes_that_make_no_network_are_told_with_the_file(
+    tmp_path: Path, old: str, new: str
+) -> None:
+    (tmp_path / "cosyvoice.yaml").write_text(_YAML.replace(old, new))
+    with pytest.raises(ConfigError, match=r"cosyvoice\.yaml: .* make no network: ") as caught:
+        Decoder.load(tmp_path)
     assert "\n" not in str(caught.value)
 
 

@@ -25,9 +25,10 @@ DOMAIN = "parley.dev"
 STATUS_DETAILS_KEY = "grpc-status-details-bin"
 
 _REASON = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
-# Trailers travel in HTTP/2 headers, which peers cap at 8 KiB, and the message is sent twice.
-_MAX_MESSAGE_CHARS = 1000
-_MAX_METADATA_CHARS = 250
+# Trailers travel in HTTP/2 headers, which peers cap at 8 KiB, and the message is sent twice: beside
+# the details each byte of it that is not ASCII takes three.
+_MAX_MESSAGE_BYTES = 1000
+_MAX_METADATA_BYTES = 250
 _MAX_ENTRIES = 8
 
 
@@ -233,7 +234,7 @@ def to_status(error: ParleyError) -> status_pb2.Status:
             reason=error.reason,
             domain=error.domain,
             metadata={
-                key[:64]: value[:_MAX_METADATA_CHARS]
+                _cut(key, 64): _cut(value)
                 for key, value in list(error.metadata.items())[:_MAX_ENTRIES]
             },
         )
@@ -243,7 +244,7 @@ def to_status(error: ParleyError) -> status_pb2.Status:
             error_details_pb2.BadRequest(
                 field_violations=[
                     error_details_pb2.BadRequest.FieldViolation(
-                        field=name[:_MAX_METADATA_CHARS], description=text[:_MAX_METADATA_CHARS]
+                        field=_cut(name), description=_cut(text)
                     )
                     for name, text in list(error.violations.items())[:_MAX_ENTRIES]
                 ]
@@ -255,23 +256,23 @@ def to_status(error: ParleyError) -> status_pb2.Status:
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     if error.quota is not None:
         violation = error_details_pb2.QuotaFailure.Violation(
-            subject=error.quota[:_MAX_METADATA_CHARS],
-            description=error.message[:_MAX_METADATA_CHARS],
+            subject=_cut(error.quota),
+            description=_cut(error.message),
         )
         details.append(error_details_pb2.QuotaFailure(violations=[violation]))
     if error.precondition is not None:
         state = error_details_pb2.PreconditionFailure.Violation(
             type=error.reason,
-            subject=error.precondition[:_MAX_METADATA_CHARS],
-            description=error.message[:_MAX_METADATA_CHARS],
+            subject=_cut(error.precondition),
+            description=_cut(error.message),
         )
         details.append(error_details_pb2.PreconditionFailure(violations=[state]))
     if error.resource is not None:
         details.append(
             error_details_pb2.ResourceInfo(
                 resource_type=error.resource.split("/", 1)[0],
-                resource_name=error.resource[:_MAX_METADATA_CHARS],
-                description=error.message[:_MAX_METADATA_CHARS],
+                resource_name=_cut(error.resource),
+                description=_cut(error.message),
             )
         )
     packed = []
@@ -280,8 +281,13 @@ def to_status(error: ParleyError) -> status_pb2.Status:
         wrapped.Pack(detail)
         packed.append(wrapped)
     return status_pb2.Status(
-        code=int(error.code), message=error.message[:_MAX_MESSAGE_CHARS], details=packed
+        code=int(error.code), message=_cut(error.message, _MAX_MESSAGE_BYTES), details=packed
     )
+
+
+def _cut(text: str, most: int = _MAX_METADATA_BYTES) -> str:
+    """The beginning of a text, in whole characters of at most so many bytes."""
+    return text.encode(errors="replace")[:most].decode(errors="ignore")
 
 
 def from_status(status: status_pb2.Status) -> ParleyError:

@@ -6,6 +6,7 @@ looked up among the top-level keys. Keys are read one at a time, with errors tha
 Not for settings of ours (`settings`).
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,15 +88,18 @@ class Section:
         return int(number)
 
     def number(self, name: str, default: Any = _REQUIRED) -> float:
-        """A number."""
+        """A number, finite."""
         value = self._value(name, default)
         if isinstance(value, bool):
             raise ConfigError(f"{self._path(name)}: expected a number, found {value}")
         try:
             # YAML 1.1 reads 1e-06 (no dot) as text, hyperpyyaml as a number.
-            return float(value)
-        except (TypeError, ValueError):
-            raise ConfigError(f"{self._path(name)}: expected a number, found {value!r}") from None
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise ConfigError(f"{self._path(name)}: expected a number, found {value!r}")
+        return number
 
     def text(self, name: str, default: Any = _REQUIRED) -> str:
         """A text."""

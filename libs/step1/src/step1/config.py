@@ -6,6 +6,7 @@ tie flag means an untied head, because every published checkpoint is untied (spe
 """
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -162,7 +163,7 @@ class Step1Config:
 
 def _checked(name: str, value: Any) -> Any:
     if name == "alibi_slopes":
-        if not isinstance(value, list | tuple) or not all(_is_number(item) for item in value):
+        if not isinstance(value, list | tuple) or not all(is_number(item) for item in value):
             raise ConfigError("alibi_slopes must be a list of numbers")
         return tuple(float(item) for item in value)
     if name in {"tie_word_embeddings", "stub_weights"}:
@@ -170,7 +171,7 @@ def _checked(name: str, value: Any) -> Any:
             raise ConfigError(f"{name} must be true or false")
         return value
     if name == "rms_norm_eps":
-        if not _is_number(value):
+        if not is_number(value):
             raise ConfigError("rms_norm_eps must be a number")
         return float(value)
     if isinstance(value, bool) or not isinstance(value, int):
@@ -178,5 +179,8 @@ def _checked(name: str, value: Any) -> Any:
     return value
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def is_number(value: Any) -> bool:
+    """Whether a value of a JSON file is a finite number."""
+    # JSON as Python reads it also has NaN and Infinity, and whole numbers beyond every float.
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return plain and abs(value) <= sys.float_info.max

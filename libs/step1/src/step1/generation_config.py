@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from step1.config import ConfigError
+from step1.config import ConfigError, is_number
 from step1.engine.contract import SamplingParams
 
 FILE = "generation_config.json"
@@ -73,6 +73,6 @@ class SamplingDefaults:
 def _number(path: Path, name: str, value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not is_number(value):
         raise ConfigError(f"{path}: {name} must be a number, not {value!r}")
     return float(value)

@@ -2,8 +2,8 @@
 
 Contract: every tensor that the config calls for exists once, whole, with the right shape and a
 float dtype, and no layer is there that the config does not call for, or `WeightsError` names the
-first tensor that is wrong in one line, before any of them is loaded. Pickle formats are never
-opened.
+first tensor that is wrong in one line, before any of them is loaded. Values are looked at as they
+are loaded: they must be finite. Pickle formats are never opened.
 """
 
 import json
@@ -211,7 +211,8 @@ def iter_weights(
     """Yield every expected tensor, cast to `dtype`, one shard after the other.
 
     Raises:
-        WeightsError: As `check_weights`, before the first tensor.
+        WeightsError: As `check_weights`, before the first tensor; or, in the place of a tensor, it
+            holds a value that is not finite.
     """
     entries = check_weights(folder, config)
     by_file: dict[Path, list[str]] = {}
@@ -220,4 +221,7 @@ def iter_weights(
     for file, names in by_file.items():
         with safe_open(file, framework="pt") as tensors:
             for name in names:
-                yield name, tensors.get_tensor(name).to(dtype)
+                tensor = tensors.get_tensor(name)
+                if not bool(torch.isfinite(tensor).all()):
+                    raise WeightsError(f"{file}: tensor {name} holds values that are not finite")
+                yield name, tensor.to(dtype)

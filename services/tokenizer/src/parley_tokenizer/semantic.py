@@ -15,8 +15,9 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 from paraformer.checkpoint import CheckpointError
+from parley_core.tokens import SEMANTIC_SIZE
 
-from parley_tokenizer.log_mel import MEL_BINS, log_mel, normalize
+from parley_tokenizer.log_mel import FRAMES_PER_CODE, MEL_BINS, log_mel, normalize
 from parley_tokenizer.positions import INPUT_NAME, with_first_position
 from parley_tokenizer.wave import Wave
 
@@ -24,6 +25,7 @@ MODEL_FILE = "speech_tokenizer_v1.onnx"
 
 _PIECE = 480000
 _SHORTEST_PIECE = 480
+_TRIAL_FRAMES = 120
 # More at once only drive the activations out of a core's cache.
 _CPU_WINDOWS = 4
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -52,8 +54,9 @@ class SpeechTokenizer:
             placed: let `encode` be told at which position its windows begin.
 
         Raises:
-            CheckpointError: the file is missing, damaged or of another signature, the device
-                is not there, or its positions cannot be moved.
+            CheckpointError: the file is missing, damaged or of another signature, gives other
+                codes than 0..4095 at 25 Hz, the device is not there, or its positions cannot be
+                moved.
         """
         if not path.is_file():
             raise CheckpointError(f"{path} is missing")
@@ -69,6 +72,7 @@ class SpeechTokenizer:
             raise CheckpointError(f"{path} is truncated or not a model: {cause}") from error
         self._names = self._check_signature()
         self._placed = False
+        self._check_codes()
         if placed:
             graph = self._place(graph)
         self.batched = False
@@ -101,7 +105,7 @@ class SpeechTokenizer:
 
     def _place(self, graph: Any) -> Any:
         """The graph with its positions movable, in use, once it gives the same at position 0."""
-        trial = np.random.default_rng(0).uniform(-1, 1.5, (1, MEL_BINS, 120)).astype(np.float32)
+        trial = _trial(1)
         before = self._run(self._session, trial)
         try:
             graph = with_first_position(graph)
@@ -141,6 +145,21 @@ class SpeechTokenizer:
             )
         return inputs[0].name, inputs[1].name
 
+    def _check_codes(self) -> None:
+        """Refuses tokenizers of other rates and codebooks: their inputs look the same."""
+        try:
+            codes = self._run(self._session, _trial(1))[0]
+        except Exception as error:
+            cause = " ".join(str(error).split())[:200]
+            raise CheckpointError(f"{self._path} does not run: {cause}") from error
+        count = _TRIAL_FRAMES // FRAMES_PER_CODE
+        if len(codes) != count or not 0 <= codes.min() <= codes.max() < SEMANTIC_SIZE:
+            found = f"{len(codes)} codes" + (f" up to {codes.max()}" if len(codes) else "")
+            raise CheckpointError(
+                f"{self._path} is another tokenizer: {found} where {count} below {SEMANTIC_SIZE}"
+                " are expected"
+            )
+
     def _run(
         self, session: Any, features: npt.NDArray[np.float32], first_position: int = 0
     ) -> Codes:
@@ -157,7 +176,7 @@ class SpeechTokenizer:
         return np.asarray(codes, dtype=np.int64).reshape(len(features), -1)
 
     def _takes_batches(self, single: Any) -> bool:
-        trial = np.random.default_rng(0).uniform(-1, 1.5, (3, MEL_BINS, 120)).astype(np.float32)
+        trial = _trial(3)
         together = self._run(self._session, trial)
         alone = np.concatenate([self._run(single, each[None]) for each in trial])
         return bool(np.array_equal(together, alone))
@@ -196,6 +215,11 @@ class SemanticTokenizer:
                 break
             codes += self.model.encode(features[None])[0].tolist()
         return codes
+
+
+def _trial(windows: int) -> npt.NDArray[np.float32]:
+    shape = (windows, MEL_BINS, _TRIAL_FRAMES)
+    return np.random.default_rng(0).uniform(-1, 1.5, shape).astype(np.float32)
 
 
 def _free_batch_axis(graph: Any, input_name: str) -> bytes:

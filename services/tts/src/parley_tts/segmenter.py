@@ -90,12 +90,18 @@ class Segment:
 
     @property
     def body(self) -> str:
-        """The text without the tags in front of it."""
-        return _body(self.text)
+        """The text without the tags in front of it.
+
+        Where only tags are there, those that nobody knows: they may be a remark in brackets.
+        """
+        behind = _behind_tags(self.text)
+        if has_speech(behind):
+            return behind
+        return "".join(tag.name for tag in leading_tags(self.text)[0] if not tag.tag_class)
 
     @property
     def has_speech(self) -> bool:
-        """False when there is nothing to say: white space, punctuation, tags alone."""
+        """False when there is nothing to say: white space, punctuation, known tags alone."""
         return has_speech(self.body)
 
 
@@ -245,16 +251,16 @@ class TextSegmenter:
             return True
         if scan.bracket_at is None:
             return False
-        name = "".join(scan.characters[scan.bracket_at + 1 : -1]).strip()
+        opened = scan.bracket_at
         if character in _CLOSING:
-            opened, scan.bracket_at = scan.bracket_at, None
-            if name in KNOWN_TAGS:
+            scan.bracket_at = None
+            if "".join(scan.characters[opened + 1 : -1]).strip() in KNOWN_TAGS:
                 scan.seconds = scan.bracket_seconds
-                if has_speech(_body("".join(scan.characters[:opened]))):
+                if has_speech(_behind_tags("".join(scan.characters[:opened]))):
                     self._cut(opened)
                 return True
             return False
-        if character == "\n" or len(name) > MAX_TAG_LENGTH:
+        if character == "\n" or len(scan.characters) - opened - 1 > MAX_TAG_LENGTH:
             scan.bracket_at = None
             return False
         return True
@@ -287,7 +293,7 @@ class TextSegmenter:
             tags=(*carried, *own),
         )
         self._carried = combine(self._carried, known)
-        self._spoke = self._spoke or has_speech(_body(text))
+        self._spoke = self._spoke or segment.has_speech
         self._ready.append(segment)
         self._index += 1
         self._start += len(text)
@@ -296,5 +302,5 @@ class TextSegmenter:
             self._push(character)
 
 
-def _body(text: str) -> str:
+def _behind_tags(text: str) -> str:
     return text[leading_tags(text)[1] :]

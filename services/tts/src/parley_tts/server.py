@@ -11,7 +11,7 @@ from parley_core import telemetry
 from parley_core.errors import Unavailable
 from parley_core.logging import get_logger
 from parley_core.server import Server
-from step1.config import Step1Config
+from step1.config import ConfigError, Step1Config
 from step1.engine.choice import load_engine
 from step1.engine.contract import Engine
 from step1.text_tokenizer import TextTokenizer
@@ -67,6 +67,11 @@ async def open_service(
         Unavailable: voices must be made and the tokenizer did not come in time.
     """
     config = await asyncio.to_thread(Step1Config.load, settings.weights)
+    if not config.has_audio_tokens:
+        raise ConfigError(
+            f"{settings.weights / 'config.json'}: a vocabulary of {config.vocab_size} ids has no"
+            f" audio tokens from {config.audio_token_offset} on: not a model that speaks"
+        )
     encoder = await asyncio.to_thread(
         TextTokenizer.load, settings.weights, audio_offset=config.audio_token_offset
     )

@@ -21,6 +21,7 @@ from enum import StrEnum
 from parley_core.errors import InvalidArgument
 
 MAX_TAG_LENGTH = 16
+"""Characters between the brackets of a tag, white space included; of more it is text."""
 
 
 class TagClass(StrEnum):
@@ -111,10 +112,9 @@ def leading_tags(text: str) -> tuple[list[Tag], int]:
     tags: list[Tag] = []
     position = 0
     while match := _LEADING_TAG.match(text, position):
-        name = match.group(2).strip()
-        if len(name) > MAX_TAG_LENGTH:
+        if len(match.group(2)) > MAX_TAG_LENGTH:
             break
-        tags.append(Tag(name, match.group(1)))
+        tags.append(Tag(match.group(2).strip(), match.group(1)))
         position = match.end()
     return tags, position
 

@@ -115,7 +115,8 @@ class Decoder:
             flow_dtype: float32, or bfloat16 as the reference serves it (time grid included).
 
         Raises:
-            ConfigError: see `load_config`; also when the vocabulary is smaller than the codebook.
+            ConfigError: see `load_config`; also when the vocabulary is smaller than the codebook,
+                or the sizes make no network.
             CheckpointError: see `load_into`.
         """
         config = load_config(folder)
@@ -129,7 +130,14 @@ class Decoder:
                 f"{folder / 'cosyvoice.yaml'}: flow.output_size: {config.flow.output_size}, "
                 f"only {MEL_BINS} is served"
             )
-        flow, hift = Flow(config.flow), Hift(config.hift)
+        try:
+            flow, hift = Flow(config.flow), Hift(config.hift)
+        except Exception as error:
+            # Layers raise almost anything for sizes that no layer can have.
+            cause = str(error).splitlines() or [type(error).__name__]
+            raise ConfigError(
+                f"{folder / 'cosyvoice.yaml'}: flow or hift: sizes that make no network: {cause[0]}"
+            ) from error
         load_into(flow, folder / "flow.pt")
         load_into(hift, folder / "hift.pt")
         return cls(config, flow, hift, euler_steps, device, flow_dtype)

@@ -5,10 +5,11 @@ from functools import partial
 import torch
 from parley.vocoder.v1 import vocoder_pb2_grpc
 from parley_core.server import Server
+from parley_core.settings import SettingsError
 from parley_core.telemetry import ENGINE_RUNNING
 
 from parley_vocoder import service
-from parley_vocoder.config import load_config
+from parley_vocoder.config import ConfigError, load_config
 from parley_vocoder.contract import FlowModel
 from parley_vocoder.decoder import Decoder
 from parley_vocoder.engine.simulator import SimulatorEngine
@@ -32,19 +33,27 @@ async def serve(settings: VocoderSettings) -> None:
 
 
 def _engine(settings: VocoderSettings) -> TorchEngine | TritonEngine | SimulatorEngine:
-    """The engine that the settings choose, not warmed up."""
+    """The engine that the settings choose, not warmed up.
+
+    Raises:
+        SettingsError: it computes elsewhere or not at all, and the configuration that it needs is
+            not in the folder of the weights.
+    """
     if settings.engine == "torch":
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         return TorchEngine(partial(load_decoders, settings), settings.torch_engine())
-    folder = settings.weights / settings.models()[0].value
+    try:
+        config = load_config(settings.weights / settings.models()[0].value)
+    except ConfigError as error:
+        raise SettingsError(f"weights: {error}") from error
     if settings.engine == "simulator":
         return SimulatorEngine(
-            load_config(folder), settings.models(), settings.torch_engine(), settings.simulator
+            config, settings.models(), settings.torch_engine(), settings.simulator
         )
     return TritonEngine(
         settings.triton.address,
-        load_config(folder).sample_rate,
+        config.sample_rate,
         settings.models(),
         settings.torch_engine(),
         settings.triton.ready_timeout_s,

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from parley_core.pacing import PaceSettings
 from parley_core.settings import ServiceSettings, SettingsSection
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from parley_vocoder.contract import FlowModel
@@ -38,6 +38,11 @@ class StreamingSection(SettingsSection):
         description="Mel frames (11.6 ms) of the voice prompt that every window carries; fewer"
         " where the folder says so.",
     )
+
+    @model_validator(mode="after")
+    def _fits(self) -> "StreamingSection":
+        self.windows()
+        return self
 
     def windows(self) -> WindowSettings:
         """As the engine takes it."""

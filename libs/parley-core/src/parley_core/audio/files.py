@@ -5,6 +5,7 @@ raises InvalidArgument with a sentence that names the fault. Not for raw PCM str
 """
 
 import io
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,11 @@ MAX_FILE_BYTES = 64 * 1024 * 1024
 _FORMATS = {"WAV", "WAVEX", "RF64", "FLAC", "OGG"}
 # Writers that cannot seek leave the length of the data open, near 0 or the top of the range.
 _OPEN_LENGTH = 0x7FFFF000
+# What libsndfile tells of a FLAC whose writer left it open.
+_UNTOLD_FRAMES = 2**63 - 1
+_BLOCK_FRAMES = 1 << 16
+# Full scale of the widest whole-number samples; what is louder overflows the models' arithmetic.
+_LOUDEST = 2.0**31
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,7 @@ def read_audio(
     *,
     max_bytes: int = MAX_FILE_BYTES,
     max_duration_s: float | None = None,
+    mix: bool = False,
     field: str = "content",
 ) -> Audio:
     """Reads a whole recording.
@@ -82,6 +89,7 @@ def read_audio(
         source: the file's content or its path.
         max_bytes: largest file taken.
         max_duration_s: longest recording taken, in seconds.
+        mix: average the channels as they are read, so that they take the memory of one.
         field: request field to name in errors.
 
     Raises:
@@ -101,7 +109,7 @@ def read_audio(
         )
     content = source.read_bytes() if isinstance(source, Path) else source
     try:
-        with soundfile.SoundFile(io.BytesIO(content)) as file:
+        with _ForwardFile(io.BytesIO(content)) as file:
             if file.format not in _FORMATS:
                 raise _refuse(
                     f"{file.format} is not taken: send WAV, FLAC or OGG",
@@ -109,32 +117,32 @@ def read_audio(
                     field,
                 )
             check_format(file.samplerate, file.channels, field=field)
-            if max_duration_s is not None and file.frames > max_duration_s * file.samplerate:
-                raise _refuse(
-                    f"the recording lasts {file.frames / file.samplerate:.1f} s,"
-                    f" at most {max_duration_s:g} s are taken",
-                    "AUDIO_TOO_LONG",
-                    field,
-                )
-            announced = file.frames
             sample_rate = file.samplerate
-            # Told how many: codecs of telephones have no place that could be sought.
-            samples = file.read(announced, dtype="float32", always_2d=True)
+            announced = 0 if file.frames == _UNTOLD_FRAMES else file.frames
+            _check_duration(announced / sample_rate, max_duration_s, field)
+            samples = _samples(file, max_duration_s, mix=mix)
     except soundfile.LibsndfileError as error:
         if content[:4] == b"RIFF" and len(content) < 44:
             raise _refuse("the WAV file ends inside its header", "AUDIO_TRUNCATED", field) from None
         raise _refuse(
             f"the recording cannot be read: {error.error_string}", "AUDIO_MALFORMED", field
         ) from None
-    if len(samples) < announced or _wav_is_truncated(content):
+    count = samples.shape[1]
+    _check_duration(count / sample_rate, max_duration_s, field)
+    if count < announced or _wav_is_truncated(content):
         raise _refuse(
             "the recording ends before the length its header tells", "AUDIO_TRUNCATED", field
         )
-    if not len(samples):
+    if not count:
         raise _refuse("the recording holds no samples", "AUDIO_EMPTY", field)
-    if not np.isfinite(samples).all():
-        raise _refuse("the recording holds samples that are not numbers", "AUDIO_MALFORMED", field)
-    return Audio(np.ascontiguousarray(samples.T), sample_rate)
+    # Written so that what is not a number is not within either.
+    if not (samples.min() >= -_LOUDEST and samples.max() <= _LOUDEST):
+        raise _refuse(
+            "the recording holds samples that are not numbers, or far beyond full scale",
+            "AUDIO_MALFORMED",
+            field,
+        )
+    return Audio(samples, sample_rate)
 
 
 def wav_bytes(samples: npt.NDArray[np.floating], sample_rate: int) -> bytes:
@@ -150,6 +158,42 @@ def wav_bytes(samples: npt.NDArray[np.floating], sample_rate: int) -> bytes:
 def write_wav(path: Path, samples: npt.NDArray[np.floating], sample_rate: int) -> None:
     """Writes `wav_bytes` to ``path``."""
     path.write_bytes(wav_bytes(samples, sample_rate))
+
+
+class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
+    """A file that is read from front to back.
+
+    Otherwise soundfile seeks after each read, which codecs of telephones do not allow, nor the end
+    of a FLAC of untold length.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _samples(
+    file: soundfile.SoundFile, max_duration_s: float | None, *, mix: bool
+) -> npt.NDArray[np.float32]:
+    """Samples ``[channels, N]``, mixed ``[1, N]``, to the end or just beyond the longest duration.
+
+    In blocks: what a header announces need not be there.
+    """
+    blocks = [np.zeros((1 if mix else file.channels, 0), np.float32)]
+    left = math.inf if max_duration_s is None else max_duration_s * file.samplerate
+    while left >= 0 and len(block := file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
+        channels = np.ascontiguousarray(block.T)
+        blocks.append(mix_down(channels)[None] if mix else channels)
+        left -= len(block)
+    return np.concatenate(blocks, axis=1)
+
+
+def _check_duration(seconds: float, longest: float | None, field: str) -> None:
+    if longest is not None and seconds > longest:
+        raise _refuse(
+            f"the recording lasts {seconds:.1f} s or more, at most {longest:g} s are taken",
+            "AUDIO_TOO_LONG",
+            field,
+        )
 
 
 def _refuse(message: str, reason: str, field: str) -> InvalidArgument:

@@ -72,7 +72,7 @@ def read_recording(
         InvalidArgument: reasons of `pcm_format`, `read_audio` and `pcm16_to_float`.
     """
     if given.encoding == audio_pb2.AUDIO_ENCODING_CONTAINER:
-        audio = read_audio(content, max_duration_s=max_duration_s, field=field)
+        audio = read_audio(content, max_duration_s=max_duration_s, mix=True, field=field)
         return Recording(audio.mono(), audio.sample_rate)
     sample_rate, channels = pcm_format(given, field=format_field)
     if not content:

@@ -116,6 +116,10 @@ class PromptFeatureExtractor:
                 f"the speaker model gives {embedding.size} values, not {EMBEDDING_SIZE}",
                 reason="WEIGHTS_BROKEN",
             )
+        if not np.isfinite(embedding).all():
+            raise FailedPrecondition(
+                "the speaker model gives values that are not finite", reason="WEIGHTS_BROKEN"
+            )
         return embedding
 
 

@@ -85,6 +85,7 @@ class VoiceLibrary:
         self.limits = limits or CloneLimits()
         self._cloning_enabled = cloning_enabled
         self._max_cloned_voices = max_cloned_voices
+        self._being_cloned: set[str] = set()
         self._registry_voices: dict[str, Voice] = {}
         self._cache: OrderedDict[str, Voice] = OrderedDict()
         self.default_voice = default_voice or next(iter(registry)).name
@@ -201,17 +202,24 @@ class VoiceLibrary:
         if not self._cloning_enabled:
             raise PermissionDenied("this server does not clone voices", reason="CLONING_DISABLED")
         check_clone_request(request, self.limits)
+        # Also those that are finished while the folder is read.
+        held = set(self._being_cloned)
         taken = await asyncio.to_thread(self._cloned.names)
         if request.name in self._registry or request.name in taken:
             raise voice_exists(request.name)
-        if len(taken) >= self._max_cloned_voices:
+        held |= {*taken, *self._being_cloned}
+        if len(held) >= self._max_cloned_voices:
             raise ResourceExhausted(
-                f"the store holds {len(taken)} cloned voices; delete some",
+                f"the store holds {len(held)} cloned voices; delete some",
                 reason="VOICES_EXHAUSTED",
                 quota="cloned_voices",
             )
-        voice = await self._preparer.prepare(request, VoiceOrigin.CLONED)
-        await asyncio.to_thread(self._cloned.create, voice)
+        self._being_cloned.add(request.name)
+        try:
+            voice = await self._preparer.prepare(request, VoiceOrigin.CLONED)
+            await asyncio.to_thread(self._cloned.create, voice)
+        finally:
+            self._being_cloned.discard(request.name)
         return voice.info
 
     async def delete(self, name: str) -> None:

@@ -3,11 +3,13 @@
 One voice is two files: ``<name>.json`` tells everything but the arrays and names its
 ``<name>.<sha256>.<unique>.safetensors``, which is checked against that hash when read. The JSON
 file is the commit point: it appears in one step after the arrays are safely on disk, so a reader
-sees a whole voice or none, and of two writers of one name exactly one wins. Nothing is cached here.
+sees a whole voice or none (a new one on a share without hard links: for an instant a damaged one),
+and of two writers of one name exactly one wins. Nothing is cached here.
 
 Blocking; callers on an event loop use a worker thread.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -29,6 +31,7 @@ from parley_tts.voices.voice import Voice, VoiceInfo, VoiceOrigin
 _FORMAT = 1
 # A file name holds 255 bytes, and the names made of it add a hash and a suffix.
 _MAX_NAME_BYTES = 192
+_NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,7 @@ class VoiceStore:
             if overwrite:
                 staged.replace(self._json_path(name))
             else:
-                os.link(staged, self._json_path(name))
+                _publish(staged, self._json_path(name))
         except BaseException as error:
             arrays.unlink(missing_ok=True)
             if isinstance(error, FileExistsError):
@@ -189,6 +192,18 @@ def _write_durably(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _publish(staged: Path, path: Path) -> None:
+    """Gives a file its name; FileExistsError when somebody has it."""
+    try:
+        os.link(staged, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        # SMB shares and some FUSE mounts. The name is taken first, by an empty file.
+        path.open("xb").close()
+        staged.replace(path)
 
 
 def _to_document(stored: StoredVoice) -> dict[str, Any]:

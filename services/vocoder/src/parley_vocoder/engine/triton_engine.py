@@ -16,6 +16,7 @@ import tritonclient.grpc.aio as triton
 from numpy.typing import NDArray
 from parley_core.errors import (
     FailedPrecondition,
+    Internal,
     InvalidArgument,
     OutOfRange,
     ParleyError,
@@ -45,6 +46,7 @@ _ERRORS: dict[str, type[ParleyError]] = {
     "INVALID_ARGUMENT": InvalidArgument,
     "FAILED_PRECONDITION": FailedPrecondition,
     "OUT_OF_RANGE": OutOfRange,
+    "INTERNAL": Internal,
 }
 _NUMPY = {"INT64": np.int64, "INT32": np.int32, "FP32": np.float32}
 
@@ -91,7 +93,7 @@ class TritonEngine:
             await self._client.close()
 
     async def warm_up(self) -> None:
-        """Wait until Triton serves the model, then decode once.
+        """Wait until Triton serves the model, then decode once with each flow model.
 
         Raises:
             Unavailable: Triton did not become ready in time.
@@ -107,11 +109,12 @@ class TritonEngine:
         voice = VoiceConditioning(
             np.zeros(0, np.int64), np.zeros((0, 80), np.float32), np.ones(WIDTH, np.float32)
         )
-        async with self.open(DecodeRequest(voice)) as stream:
-            await stream.push([0] * 5)
-            stream.end()
-            async for _ in stream:
-                pass
+        for flow_model in self._models:
+            async with self.open(DecodeRequest(voice, flow_model)) as stream:
+                await stream.push([0] * 5)
+                stream.end()
+                async for _ in stream:
+                    pass
 
     async def _is_ready(self) -> bool:
         try:
