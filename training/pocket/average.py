@@ -32,10 +32,11 @@ def average(folders: list[Path], out: Path) -> None:
         .to(tensor.dtype)
         for name, tensor in first.items()
     }
-    out.mkdir(parents=True, exist_ok=True)
-    for path in folders[0].iterdir():
-        if path.name != WEIGHTS and out.resolve() != folders[0].resolve():
-            shutil.copy(path, out)
+    if out.resolve() != folders[0].resolve():
+        shutil.copytree(
+            folders[0], out, symlinks=True, dirs_exist_ok=True,
+            ignore=shutil.ignore_patterns(WEIGHTS),
+        )  # fmt: skip
     save_file(mean, out / WEIGHTS)
 
 

@@ -14,6 +14,8 @@ def _checkpoint(folder: Path, value: float, size: int = 2) -> Path:
     folder.mkdir()
     save_file({"a": torch.full((size,), value, dtype=torch.bfloat16)}, folder / WEIGHTS)
     (folder / "config.json").write_text(folder.name)
+    (folder / "speakers").mkdir()
+    (folder / "speakers" / "voice.wav").write_text(folder.name)
     return folder
 
 
@@ -25,6 +27,7 @@ def test_weights_are_averaged_and_the_rest_is_the_first_folders(tmp_path: Path) 
     assert mean.dtype is torch.bfloat16
     assert mean.tolist() == [3.0, 3.0]
     assert (out / "config.json").read_text() == "0"
+    assert (out / "speakers" / "voice.wav").read_text() == "0"
 
 
 def test_the_first_may_be_written_over(tmp_path: Path) -> None:
