@@ -25,7 +25,7 @@ import numpy as np
 from domain import Exchange
 from exchanges import draw, salad
 from numpy.typing import NDArray
-from speech import SAMPLE_RATE, VOICES, Rendering, render, styled
+from speech import SAMPLE_RATE, VOICES, Rendering, in_whole_groups, render, styled
 
 # flite's rms takes no pitch: it could not sound happy.
 ANSWER_VOICE = "awb"
@@ -136,7 +136,7 @@ def build(
         "salads": salads,
         "only": sorted(only),
         "mentioning": sorted(mentioning),
-        "format": 2,
+        "format": 3,
     }
     manifest = folder / "manifest.json"
     if manifest.is_file():
@@ -175,7 +175,7 @@ def build(
 
 def _render(job: tuple[str, Rendering]) -> tuple[NDArray[np.int16], tuple[tuple[str, float], ...]]:
     utterance = render(*job)
-    return (utterance.samples * 32767).astype(np.int16), utterance.phones
+    return (in_whole_groups(utterance) * 32767).astype(np.int16), utterance.phones
 
 
 class Corpus:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
+from parley_core.tokens import GROUP_DURATION
 
 SAMPLE_RATE = 16_000
 VOICES = ("slt", "rms", "awb", "kal16")
@@ -22,8 +23,9 @@ VOICES = ("slt", "rms", "awb", "kal16")
 MEAN_F0 = {"slt": 170.0, "rms": 95.0, "awb": 140.0, "kal16": 105.0}
 F0_DEVIATION = {"slt": 11.0, "rms": 11.0, "awb": 20.0, "kal16": 11.0}
 
-PAUSE, EDGE = "pau", 0.06
-"""flite's name of a pause; seconds for which a word still sounds beyond its last phone."""
+PAUSE, EDGE, BEHIND = "pau", 0.06, 0.1
+"""flite's name of a pause; seconds for which a word still sounds beyond its last phone; seconds of
+pause that an utterance to be tokenised has behind that at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,18 @@ def render(text: str, rendering: Rendering) -> Utterance:
     return Utterance(samples, phones)
 
 
+def in_whole_groups(utterance: Utterance) -> NDArray[np.float32]:
+    """An utterance with silence behind it, so that its tokens hold all of it.
+
+    What fills no group of tokens is dropped, a tenth of a second at most: a model that learns from
+    such tokens stops in the middle of the last sound.
+    """
+    group = round(GROUP_DURATION.total_seconds() * SAMPLE_RATE)
+    least = int((_end(utterance.phones) + BEHIND) * SAMPLE_RATE)
+    groups = -(-max(utterance.samples.size, least) // group)
+    return np.pad(utterance.samples, (0, groups * group - utterance.samples.size))
+
+
 def live(samples: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
     """An utterance as a live stream holds it: silence before and behind, through a microphone.
 
@@ -116,14 +130,18 @@ def between_silences(
     rng = random.Random(seed)
     if rng.random() < 0.5:
         return samples
-    pauses = [name == PAUSE for name, _ in phones]
-    begin = phones[0][1] if pauses[0] else 0.0
-    end = phones[-2][1] if len(phones) > 1 and pauses[-1] else phones[-1][1]
+    begin = phones[0][1] if phones[0][0] == PAUSE else 0.0
+    end = _end(phones)
     first = int(rng.random() * max(0.0, begin - EDGE) * SAMPLE_RATE)
     last = int((end + EDGE) * SAMPLE_RATE)
     last += int(rng.random() * max(0, samples.size - last))
     silence = [rng.choice((0.0, rng.uniform(0, 0.5))) for _ in range(2)]
     return np.pad(samples[first:last], [int(each * SAMPLE_RATE) for each in silence])
+
+
+def _end(phones: tuple[tuple[str, float], ...]) -> float:
+    """Seconds at which the last phone that is no pause ends."""
+    return phones[-2][1] if len(phones) > 1 and phones[-1][0] == PAUSE else phones[-1][1]
 
 
 def vary(samples: NDArray[np.float32], seed: int) -> NDArray[np.float32]:

@@ -2,7 +2,15 @@
 
 import numpy as np
 import pytest
-from speech import EDGE, SAMPLE_RATE, between_silences
+from parley_core.tokens import GROUP_DURATION
+from speech import (
+    BEHIND,
+    EDGE,
+    SAMPLE_RATE,
+    Utterance,
+    between_silences,
+    in_whole_groups,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -47,3 +55,16 @@ def test_a_recording_shorter_than_its_phone_times_stays_whole() -> None:
     short = _word()[: int(0.58 * SAMPLE_RATE)]
     for seed in range(50):
         assert short[-1] in between_silences(short, PHONES, seed)
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.03, 0.2])
+def test_an_utterance_to_be_tokenised_ends_in_a_pause_and_with_a_group(pause: float) -> None:
+    group = round(GROUP_DURATION.total_seconds() * SAMPLE_RATE)
+    for length in np.arange(0.5, 0.9, 0.01):
+        samples = np.ones(int((length + pause) * SAMPLE_RATE), np.float32)
+        phones = (("hh", 0.2), ("ay", float(length)), ("pau", float(length) + pause))
+        whole = in_whole_groups(Utterance(samples, phones))
+        assert whole.size % group == 0
+        assert whole.size >= (length + BEHIND) * SAMPLE_RATE - 1
+        assert whole.size < max(samples.size, (length + BEHIND) * SAMPLE_RATE) + group
+        assert whole.sum() == samples.size
