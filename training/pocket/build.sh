@@ -63,7 +63,7 @@ $python corpus.py --out "$before/corpus" --size 6000 --seed 83 --answers 0 --onl
     $python hift.py --corpus "$corpus" --work "$work" --tokenizer "$tokenizer" --steps 4500 \
         --pitch-steps 1500 --out "$decoder/hift.pt"
     $python flow.py --corpus "$corpus" --answers "$answers" --salads "$salads" --work "$work" --speaker-model "$decoder/campplus.onnx" \
-        --steps 6000 --out "$decoder/flow.pt"
+        --steps 9000 --out "$decoder/flow.pt"
 } &
 $python chat.py text --work "$work"
 $python chat.py audio --corpus "$corpus" --more "$questions" "$slow" --work "$work" --out "$work/chat"
@@ -101,6 +101,6 @@ for each in answers:1500 salads:900; do
         --tokenizer "$tokenizer" --decoder "$decoder" --count "${each#*:}" --out "$made"
     vocoded+=("$made")
 done
-$python recogniser.py --corpus "$corpus" --tokenizer "$tokenizer" --work "$work" --vocoded "${vocoded[@]}" --steps 1800
+$python recogniser.py --corpus "$corpus" --tokenizer "$tokenizer" --work "$work" --vocoded "${vocoded[@]}" --steps 3600
 $python nonspeech.py --corpus "$corpus" --tokenizer "$tokenizer" --work "$work" --vocoded "${vocoded[@]}"
 $python manifest.py "$weights"
