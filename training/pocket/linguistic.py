@@ -16,6 +16,7 @@ import torch
 from corpus import Corpus
 from features import fbank, half_frame_phones, stack
 from loop import fit
+from numpy.typing import NDArray
 from sanm import LEFT, SanmEncoder
 from speech import vary
 from torch import Tensor, nn
@@ -57,10 +58,12 @@ class Batches:
 
     def features(self, index: int, seed: int | None) -> np.ndarray:
         """[frames, 560] after CMVN; with a seed, of a varied copy."""
-        samples = self.corpus.samples(index)
-        if seed is not None:
-            samples = vary(samples, seed)
+        samples = self.corpus.samples(index) if seed is None else self.varied(index, seed)
         return (stack(fbank(samples)) + self.shift) * self.scale
+
+    def varied(self, index: int, seed: int) -> NDArray[np.float32]:
+        """A varied copy, float32 [n] at 16 kHz."""
+        return vary(self.corpus.samples(index), seed)
 
     def batch(
         self, indices: list[int], seed: int | None

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 import yaml
 from corpus import Corpus
-from features import fbank, stack
 from linguistic import HEADS, LAYERS, WIDTH, Batches, edit_distance
 from linguistic import HIDDEN as ENCODER_HIDDEN
 from loop import fit
@@ -112,13 +111,10 @@ def _attend(layer: nn.Module, tokens: Tensor, hidden: Tensor, bias: Tensor) -> T
 class Heard(Batches):
     """Batches as a recogniser gets them: varied copies lie between silences of any length."""
 
-    def features(self, index: int, seed: int | None) -> NDArray[np.float32]:
-        """[frames, 560] after CMVN; with a seed, of a varied copy."""
-        if seed is None:
-            return super().features(index, None)
+    def varied(self, index: int, seed: int) -> NDArray[np.float32]:
+        """A varied copy, float32 [n] at 16 kHz."""
         phones = self.corpus.utterances[index].phones
-        samples = vary(between_silences(self.corpus.samples(index), phones, seed), seed)
-        return (stack(fbank(samples)) + self.shift) * self.scale
+        return vary(between_silences(self.corpus.samples(index), phones, seed), seed)
 
 
 def frozen_encoder(folder: Path) -> SanmEncoder:
