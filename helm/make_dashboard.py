@@ -13,7 +13,11 @@ WHERE = 'namespace="$namespace"'
 GATEWAY = f'{WHERE},job="gateway"'
 FAILED = 'code!~"OK|CANCELLED"'
 SERVICES = "asr-context|chat-llm|gateway|tokenizer|tts|vocoder"
-FAULT = 'code=~"INTERNAL|UNKNOWN|UNAVAILABLE|DATA_LOSS|DEADLINE_EXCEEDED"'
+# As the chart's rule on errors counts: what a pod refuses while it comes or goes is asked of
+# another.
+FAULT = (
+    'code=~"INTERNAL|UNKNOWN|UNAVAILABLE|DATA_LOSS|DEADLINE_EXCEEDED",reason!~"DRAINING|WARMING_UP"'
+)
 
 
 def quantiles(metric: str, where: str, by: str = "") -> list[tuple[str, str]]:

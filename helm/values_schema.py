@@ -43,6 +43,12 @@ OWNED = (
 # May change without the shape. Helm fills in no defaults, and parts of a section are enough.
 NOT_SHAPE = {"default", "title", "description", "required", "properties", "$defs", "writeOnly"}
 STRINGS = {"type": "object", "additionalProperties": {"type": "string"}}
+# Said twice in one mapping the later counts: pods that their own Deployment does not select, or
+# that no changed setting rolls.
+CHARTS_LABELS = (
+    r"^(app\.kubernetes\.io/(name|instance|component|part-of|version|managed-by)|helm\.sh/chart)$"
+)
+CHARTS_ANNOTATIONS = "^checksum/settings$"
 QUANTITY = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"}
 QUANTITIES = {
     "type": "object",
@@ -54,6 +60,10 @@ QUANTITIES = {
 PORT = {"type": "integer", "minimum": 1, "maximum": 65535}
 POSITIVE = {"type": "integer", "minimum": 1}
 NAMES = {"type": "array", "items": {"type": "string"}}
+# Part of the names of Services, which take no capitals, dots and underscores.
+NAME = {"type": "string", "pattern": "^([a-z0-9]([a-z0-9-]*[a-z0-9])?)?$"}
+# What Go and Prometheus both read: the first knows no days, the second no two units out of order.
+SPAN = {"type": "string", "pattern": "^([0-9]+h)?([0-9]+m)?([0-9]+s)?$", "minLength": 2}
 PEERS = {"type": "array", "items": {"type": "object"}}
 
 
@@ -76,6 +86,8 @@ RESOURCES = section(requests=QUANTITIES, limits=QUANTITIES)
 
 # Shapes that values.yaml cannot show by example; `*` is any one key.
 SHAPES: dict[str, dict[str, Any]] = {
+    "nameOverride": NAME,
+    "fullnameOverride": NAME,
     "image.pullPolicy": {"enum": ["IfNotPresent", "Always", "Never"]},
     "image.pullSecrets": NAMES,
     "drainSeconds": {"type": "integer", "minimum": 0},
@@ -83,6 +95,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     "log.level": {"enum": ["debug", "info", "warning", "error"]},
     "telemetry.sampleRatio": {"type": "number", "minimum": 0, "maximum": 1},
     "tls.mode": {"enum": ["none", "certManager", "secrets"]},
+    "tls.certManager.duration": SPAN,
+    "tls.certManager.renewBefore": SPAN,
     "tls.certManager.issuerRef.kind": {"enum": ["Issuer", "ClusterIssuer"]},
     "tls.secretNames": section(**{name: {"type": "string"} for name in MODELS}),
     "auth.jwt.algorithms": {
@@ -103,7 +117,8 @@ SHAPES: dict[str, dict[str, Any]] = {
             for folder in ("Step-Audio-Tokenizer", "Step-Audio-TTS-3B", "Step-Audio-Chat")
         }
     ),
-    "*.storage.accessMode": {"enum": ["ReadWriteOnce", "ReadWriteMany", "ReadOnlyMany"]},
+    # Of claims that the chart makes: somebody must be able to write to them.
+    "*.storage.accessMode": {"enum": ["ReadWriteOnce", "ReadWriteMany"]},
     "*.storage.size": QUANTITY,
     "*.resources": RESOURCES,
     "*.job.resources": RESOURCES,
@@ -115,7 +130,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "type": "array", "items": {"type": "string", "pattern": "^[^\\s:]+:[0-9]+$"},
     },
     "redis.appendfsync": {"enum": ["always", "everysec", "no"]},
-    "redis.maxMemory": {"type": "string", "pattern": "^[0-9]+(kb|mb|gb)$"},
+    "redis.maxMemory": {"type": "string", "pattern": "^[1-9][0-9]*(kb|mb|gb)$"},
     "networkPolicy.gatewayFrom": PEERS,
     "networkPolicy.metricsFrom": PEERS,
     "gateway.service.type": {"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},
@@ -125,6 +140,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "gateway.http.ingress.annotations": STRINGS,
     "gateway.grpcRoute.parentRefs": PEERS,
     "gateway.grpcRoute.hostnames": NAMES,
+    "monitoring.serviceMonitor.interval": SPAN,
     "monitoring.*.labels": STRINGS,
     "monitoring.rules.objectives.availability": {
         "type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1,
@@ -141,6 +157,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     # Kubernetes takes a milliard at most, and front stands above it.
     "priorityClass.value": {"type": "integer", "minimum": 0, "maximum": 999_999_000},
     "services.*.startupSeconds": POSITIVE,
+    # With 0 no node that has such a pod can ever be drained.
+    "services.*.pdb.maxUnavailable": POSITIVE,
     "services.*.multiNode.size": {"type": "integer", "minimum": 2},
     "services.*.autoscaling.maxReplicas": POSITIVE,
     "services.*.autoscaling.cpuUtilization": POSITIVE,
@@ -159,7 +177,8 @@ SERVICE_EXTRAS: dict[str, Any] = {
         "type": "array",
         "items": {
             **section(
-                name={"type": "string", "not": {"pattern": "^PARLEY_"}}, value={"type": "string"}
+                name={"type": "string", "not": {"pattern": "^(PARLEY_|HOME$|REDIS_PASSWORD$)"}},
+                value={"type": "string"},
             ),
             "required": ["name", "value"],
         },
@@ -168,8 +187,8 @@ SERVICE_EXTRAS: dict[str, Any] = {
     "tolerations": TOLERATIONS,
     "affinity": {"type": "object"},
     "extraEgress": PEERS,
-    "podAnnotations": STRINGS,
-    "podLabels": STRINGS,
+    "podAnnotations": {**STRINGS, "propertyNames": {"not": {"pattern": CHARTS_ANNOTATIONS}}},
+    "podLabels": {**STRINGS, "propertyNames": {"not": {"pattern": CHARTS_LABELS}}},
     "serviceAccountAnnotations": STRINGS,
     "runtimeClassName": {"type": "string"},
     "sharedMemory": QUANTITY,
@@ -200,9 +219,17 @@ def _infer(value: Any, path: str) -> dict[str, Any]:
         if _matches(pattern, path):
             return shape
     if isinstance(value, dict):
-        return section(
+        shape = section(
             **{key: _infer(each, f"{path}.{key}" if path else key) for key, each in value.items()}
         )
+        # Helm fills in what is left out, and takes away what is left blank: a policy's `enabled`,
+        # a limit, half of TLS. Blank is as good as an empty text, list or table only.
+        blank = [
+            key
+            for key, each in value.items()
+            if each in (None, "", [], {}) or _is_table(shape["properties"][key])
+        ]  # fmt: skip
+        return {**shape, "required": [key for key in value if key not in blank]}
     if isinstance(value, bool):
         return {"type": "boolean"}
     if isinstance(value, int):
@@ -210,6 +237,11 @@ def _infer(value: Any, path: str) -> dict[str, Any]:
     if isinstance(value, str):
         return {"type": "string"}
     raise TypeError(f"{path} needs a shape in SHAPES")
+
+
+def _is_table(shape: dict[str, Any]) -> bool:
+    """Whether it is an object whose keys are the user's, or chosen from some."""
+    return shape.get("type") == "object" and "required" not in shape and shape != RESOURCES
 
 
 def _matches(pattern: str, path: str) -> bool:

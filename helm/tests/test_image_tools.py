@@ -63,6 +63,36 @@ def certificates(tmp_path):
     return tmp_path
 
 
+@pytest.fixture
+def ended(certificates):
+    """The same, a day past its end."""
+    command = (
+        "openssl x509 -req -in tls.csr -CA ca.crt -CAkey ca.key -days -1 -copy_extensions copy"
+        " -out tls.crt"
+    )
+    subprocess.run(command.split(), cwd=certificates, check=True, capture_output=True)
+    return certificates
+
+
+async def test_a_certificate_that_has_ended_is_not_ready_and_yet_alive(ended, render):
+    """Its conversations go on; a restart would cut them off and find the same certificate."""
+    (container,) = render(values={"tls": {"mode": "secrets"}}).service_pod("tts")["spec"][
+        "containers"
+    ]
+    settings = ServiceSettings(tls={"cert_file": ended / "tls.crt", "key_file": ended / "tls.key"})
+    secured = Server(settings, name="test")
+    await secured.start()
+    await secured.set_serving()
+    try:
+        for kind, expected in (("readinessProbe", 1), ("livenessProbe", 0)):
+            command = container[kind]["exec"]["command"][3:]
+            here = [each.replace("/etc/parley/tls", str(ended)) for each in command]
+            status, said = await probe(str(secured.port), *here)
+            assert (status, "certificate has expired" in said) == (expected, True), kind
+    finally:
+        await secured.stop()
+
+
 async def test_the_probe_as_the_chart_calls_it_passes_mutual_tls(certificates, render):
     rendered = render(values={"tls": {"mode": "secrets"}})
     (container,) = rendered.service_pod("tts")["spec"]["containers"]

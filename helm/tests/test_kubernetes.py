@@ -43,6 +43,53 @@ def test_every_object_is_valid(version, objects):
         kubernetes_validate.validate(each, version, strict=True)
 
 
+@pytest.mark.parametrize("word", ["2024", "1e3", "on", "null"])
+def test_names_of_yours_stay_text_whatever_they_look_like(word, render):
+    """A Secret may be called 2024; Kubernetes takes no number where a name belongs."""
+    per_service = {
+        "runtimeClassName": word,
+        "env": [{"name": word, "value": word}],
+        "image": {"tag": word},
+        **{key: {"example": word} for key in ("nodeSelector", "podLabels", "podAnnotations")},
+    }
+    values = {
+        "image": {"pullSecrets": [word]},
+        "auth": {"apiKeysSecret": word, "jwt": {"publicKeySecret": word}},
+        "gateway": {
+            "tlsSecret": word, "functionsSecret": word,
+            "ingress": {"enabled": True, "host": "a.example", "className": word, "tlsSecret": word},
+        },
+        "weights": {"existingClaim": word},
+        "voices": {"storage": {"storageClassName": word}},
+        "redis": {"existingSecret": word, "image": word, "storage": {"storageClassName": word}},
+        "priorityClass": {"name": word},
+        "services": {"tts": per_service, "gateway": per_service},
+        "monitoring": {"serviceMonitor": {"enabled": True}, "rules": {"enabled": True}},
+    }  # fmt: skip
+    external = {"urlSecret": word, "caSecret": word}
+    external["sentinel"] = {"addresses": ["a:1"], "passwordSecret": word}
+    brought = {
+        "redis": {"bundled": False, "external": external},
+        "tls": {"mode": "secrets", "secretNames": {"gateway": word, "tts": word}},
+        "voices": {"existingClaim": word},
+        "weights": {
+            "source": "s3", "s3": {"url": "s3://a", "credentialsSecret": word},
+            "storage": {"storageClassName": word},
+        },
+    }  # fmt: skip
+    hub = {"weights": {"source": "hub", "hub": {"tokenSecret": word}}, "fullnameOverride": word}
+    image = {"weights": {"source": "image", "image": word}}
+    certificates = {"tls": {"mode": "certManager", "certManager": {"issuerRef": {"name": word}}}}
+    for each in (values, {**values, **brought}, {**values, **hub}, image, certificates):
+        for made in render(values=each).objects:
+            if made["kind"] in CUSTOM:
+                assert isinstance(made["metadata"]["name"], str)
+                assert isinstance(made["spec"].get("secretName", ""), str)
+                assert isinstance(made["spec"].get("issuerRef", {}).get("name", ""), str)
+            else:
+                kubernetes_validate.validate(made, VERSIONS[-1], strict=True)
+
+
 def test_versions_reach_from_the_oldest_promised_to_the_newest_known():
     assert VERSIONS[0].startswith("1.29")
     assert (

@@ -139,6 +139,20 @@ def test_every_burn_alert_can_fire(objective, render):
         assert 1 - objective < min(slow) <= max(slow) <= min(fast) <= max(fast) < 1
 
 
+def test_the_dashboard_counts_as_failures_what_the_alert_counts(render):
+    """A drain is no fault; on the panel it would be one that no alert ever tells of."""
+    rendered = render(**VARIANTS["gpu"])
+    counted = re.compile(r'code=~"INTERNAL[^}]*')
+    shares = {
+        fault
+        for each in expressions(rendered)
+        if "parley_requests_total" in each
+        for fault in counted.findall(each)
+    }
+    assert len(shares) == 1
+    assert "DRAINING" in shares.pop()
+
+
 def test_redis_away_is_told_for_as_long_as_it_is_away(render):
     """Not ready, asr-context gets no calls any more: their failures end long before the outage."""
     (rule,) = render(**VARIANTS["gpu"]).all("PrometheusRule")

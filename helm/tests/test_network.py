@@ -99,5 +99,21 @@ def test_collector_external_redis_and_hub_open_their_ports_only(render):
     assert ports("weights") == {443}
 
 
+@pytest.mark.parametrize(
+    ("settings", "opened"),
+    [
+        ({}, []),
+        ({"engine": "torch", "triton": {"address": "triton.gpu:9001"}}, []),
+        ({"engine": "triton", "triton": {"address": "triton.gpu:9001"}}, [9001]),
+        ({"engine": "triton", "triton": {"address": "[fd00::1]:9001"}}, [9001]),
+        ({"engine": "triton"}, [8001]),
+    ],
+)
+def test_the_vocoder_reaches_the_triton_that_computes_for_it(settings, opened, render):
+    rendered = render(values={"services": {"vocoder": {"settings": settings}}})
+    rules = rendered.one("NetworkPolicy", "parley-vocoder")["spec"].get("egress", [])
+    assert [port["port"] for rule in rules for port in rule["ports"]] == opened
+
+
 def test_it_can_be_switched_off(render):
     assert render(values={"networkPolicy": {"enabled": False}}).all("NetworkPolicy") == []

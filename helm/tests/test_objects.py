@@ -105,6 +105,27 @@ def test_a_priority_class_of_yours_is_used_for_all_and_none_made(render):
         assert rendered.service_pod(service)["spec"]["priorityClassName"] == "mine"
 
 
+def test_a_scaler_by_cpu_lets_kedas_come_before_it_goes(render):
+    """Helm makes what is new first, and KEDA refuses to scale what another scaler has."""
+    scalers = render().all("HorizontalPodAutoscaler")
+    assert scalers
+    for each in scalers:
+        assert each["metadata"]["annotations"]["validations.keda.sh/hpa-ownership"] == "false"
+
+
+@pytest.mark.parametrize(("drain", "period"), [(0, 60), (120, 135), (7200, 1800)])
+def test_pods_are_taken_away_one_by_one_within_what_kubernetes_takes(drain, period, render):
+    scaling = {"gateway": {"autoscaling": {"mode": "keda"}}}
+    rendered = render(values={"drainSeconds": drain, "services": scaling})
+    (keda,) = rendered.all("ScaledObject")
+    behaviors = [keda["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]]
+    behaviors += [each["spec"]["behavior"] for each in rendered.all("HorizontalPodAutoscaler")]
+    assert len(behaviors) > 1
+    for each in behaviors:
+        (policy,) = each["scaleDown"]["policies"]
+        assert policy == {"type": "Pods", "value": 1, "periodSeconds": period}
+
+
 @pytest.mark.parametrize(
     ("service", "asked"),
     [
@@ -275,7 +296,13 @@ def test_ingress_and_route_lead_to_the_gateway(render):
             "gateway": {"ingress": {"enabled": True, "host": "*.example.com", "tlsSecret": "a"}}
         }
     ).one("Ingress", "parley-gateway")
-    assert wild["metadata"]["annotations"] == {protocol: "GRPC"}
+    nginx = "nginx.ingress.kubernetes.io"
+    assert wild["metadata"]["annotations"] == {
+        protocol: "GRPC",
+        # A conversation is one request: its audio is a body without end, and a silence no failure.
+        f"{nginx}/proxy-body-size": "0",
+        f"{nginx}/proxy-read-timeout": "3600",
+    }
     spec = wild["spec"]
     assert spec["rules"][0]["host"] == spec["tls"][0]["hosts"][0] == "*.example.com"
     from parley_gateway.conversation_service import FULL_NAME as CONVERSATION
@@ -299,6 +326,25 @@ def test_the_helm_test_uses_commands_and_options_that_exist(render):
             word for word in words if word.startswith("-") and not word.endswith(".wav")
         ):
             assert option in help_text, (command, option)
+
+
+@pytest.mark.parametrize(
+    ("auth", "secret"),
+    [
+        ({}, None),
+        ({"apiKeysSecret": "keys"}, "keys"),
+        ({"jwt": {"publicKeySecret": "jwt"}}, "jwt"),
+        ({"apiKeysSecret": "keys", "jwt": {"publicKeySecret": "jwt"}}, "keys"),
+    ],
+)
+def test_the_helm_test_has_a_credential_wherever_one_is_asked_for(auth, secret, render):
+    told = [
+        each["valueFrom"]["secretKeyRef"]
+        for each in container(render(values={"auth": auth}).one("Pod", "parley-test"))["env"]
+        if each["name"] == "PARLEY_API_KEY"
+    ]
+    expected = {"name": secret, "key": "test-key", "optional": True}
+    assert told == ([expected] if secret else [])
 
 
 def test_notes_tell_what_is_not_protected(helm, tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import yaml
 from chart import SERVICES, VARIANTS, ChartRefusedError, container
 from parley_core.settings import build_settings
+from step1.engine import vllm_engine
 from values_schema import MODELS
 
 pytestmark = pytest.mark.unit
@@ -92,6 +93,18 @@ def test_the_kubelet_waits_longer_than_drain_and_pre_stop_together(service, vari
     assert command == "sleep"
     grace = pod["spec"]["terminationGracePeriodSeconds"]
     assert grace >= settings.drain_timeout_s + int(seconds) + 5
+
+
+@pytest.mark.parametrize("service", ["chat-llm", "tts"])
+def test_the_kubelet_waits_for_the_processes_of_vllm_too(service, render, resolve):
+    """They end after the drain, one after another; the engine waits for them."""
+    rendered = render(**VARIANTS["gpu"])
+    settings = resolve(rendered, service)
+    assert settings.engine == "vllm"
+    pod = rendered.service_pod(service)
+    grace = pod["spec"]["terminationGracePeriodSeconds"]
+    waits = int(container(pod)["lifecycle"]["preStop"]["exec"]["command"][-1])
+    assert grace >= waits + settings.drain_timeout_s + vllm_engine._SHUTDOWN_S + 5
 
 
 def test_one_value_sets_every_drain(render, resolve):

@@ -82,6 +82,28 @@ def test_lint_is_strict_and_finds_nothing(helm, files):
         ({"drainSeconds": "30s"}, "drainSeconds: Invalid type"),
         ({"services": {"tts": {"env": [{"name": "PARLEY_TTS_PORT", "value": "1"}]}}}, "env.0.name"),
         ({"services": {"tts": {"resources": {"limits": {"memory": "4GB"}}}}}, "memory"),
+        ({"services": {"tts": {"env": [{"name": "HOME", "value": "/tmp"}]}}}, "env.0.name"),
+        (
+            {"services": {"tts": {"podLabels": {"app.kubernetes.io/component": "mine"}}}},
+            "services.tts.podLabels",
+        ),
+        (
+            {"services": {"tts": {"podAnnotations": {"checksum/settings": "fixed"}}}},
+            "services.tts.podAnnotations",
+        ),
+        ({"fullnameOverride": "Speech_1"}, "fullnameOverride"),
+        ({"nameOverride": "a.b"}, "nameOverride"),
+        ({"redis": {"maxMemory": "0mb"}}, "redis.maxMemory"),
+        ({"weights": {"storage": {"accessMode": "ReadOnlyMany"}}}, "weights.storage.accessMode"),
+        ({"services": {"gateway": {"pdb": {"maxUnavailable": 0}}}}, "gateway.pdb.maxUnavailable"),
+        ({"tls": {"certManager": {"duration": "90d"}}}, "tls.certManager.duration"),
+        ({"monitoring": {"serviceMonitor": {"interval": "15"}}}, "serviceMonitor.interval"),
+        # What is left blank, helm takes away; nothing would be said of a policy that is not there.
+        ({"networkPolicy": {"enabled": None}}, "networkPolicy: enabled is required"),
+        ({"tls": {"mode": None}}, "tls: mode is required"),
+        ({"drainSeconds": None}, "(root): drainSeconds is required"),
+        ({"services": {"tts": {"resources": None}}}, "services.tts: resources is required"),
+        ({"redis": None}, "(root): redis is required"),
     ],
 )
 def test_a_wrong_key_or_value_is_refused_in_a_clear_line(render, values, told):
@@ -113,11 +135,79 @@ def test_a_wrong_key_or_value_is_refused_in_a_clear_line(render, values, told):
             "gateway.http.port and gateway.service.port are ports of one Service",
         ),
         ({"services": {"chat-llm": {"multiNode": {"enabled": True}}}}, "settings.engine: vllm"),
+        ({"redis": {"maxMemory": "1gb"}}, "redis.maxMemory is 1gb and"),
+        (
+            {"redis": {"resources": {"limits": {"memory": 536870912}}}},
+            "Redis would be killed before it refuses a write",
+        ),
+        (
+            {"services": {"chat-llm": {"autoscaling": {"mode": "keda", "minReplicas": 0}}}},
+            "services.chat-llm.autoscaling: a minReplicas of zero needs sessions above zero",
+        ),
+        (
+            {
+                "services": {
+                    "gateway": {"autoscaling": {"mode": "keda", "minReplicas": 0, "sessions": 9}}
+                }
+            },
+            "only pods of the gateway tell of conversations",
+        ),
     ],
 )
 def test_values_that_do_not_fit_together_are_refused_by_name(render, values, told):
     with pytest.raises(ChartRefusedError, match=re.escape(told)):
         render(values=values)
+
+
+@pytest.mark.parametrize("limit", ["1.5Gi", "1100M", 1610612736, None])
+def test_redis_may_have_what_its_limit_allows(limit, render):
+    redis = {"maxMemory": "1gb", "resources": {"limits": {"memory": limit}}}
+    config = render(values={"redis": redis}).one("ConfigMap", "parley-redis")
+    assert "maxmemory 1gb" in config["data"]["redis.conf"]
+
+
+def test_every_key_of_a_service_stands_in_the_values_file():
+    text = (CHART / "values.yaml").read_text()
+    missing = [key for key in values_schema.SERVICE_EXTRAS if not re.search(rf"\b{key}\b", text)]
+    assert missing == []
+
+
+def blank(node):
+    """The same keys, null where there is an empty text, list or table; others are left out."""
+    found = {}
+    for key, each in node.items():
+        if each in ("", [], {}):
+            found[key] = None
+        elif isinstance(each, dict) and (inner := blank(each)):
+            found[key] = inner
+    return found
+
+
+def test_a_key_left_blank_is_as_good_as_an_empty_one(render):
+    values = blank(yaml.safe_load((CHART / "values.yaml").read_text()))
+    assert values["gateway"]["tlsSecret"] is None
+    assert values["services"]["tts"]["settings"] is None
+    public = {"gateway": {"ingress": {"enabled": True, "host": "voice.example.com"}}}
+    values["gateway"]["ingress"] |= public["gateway"]["ingress"]
+
+    def objects(values):
+        return [each for each in render(values=values).objects if each["kind"] != "Secret"]
+
+    assert objects(values) == objects(public)
+
+
+@pytest.mark.parametrize("path", DOCUMENTED, ids=lambda path: path.name)
+def test_replicas_are_said_only_where_nothing_scales(path):
+    """A scaler has the number to itself; `replicas` beside it is a line that does nothing."""
+    for name, service in yaml.safe_load(path.read_text()).get("services", {}).items():
+        scaled = service.get("autoscaling", {}).get("mode", "none") != "none"
+        assert not (scaled and "replicas" in service), name
+
+
+@pytest.mark.parametrize("path", DOCUMENTED, ids=lambda path: path.name)
+def test_prometheus_away_takes_no_pods_away(path):
+    """KEDA's fallback is a number for all: of twenty gateways in use it would leave that many."""
+    assert not yaml.safe_load(path.read_text()).get("keda", {}).get("fallbackReplicas")
 
 
 def undocumented(text):

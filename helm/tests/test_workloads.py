@@ -1,5 +1,8 @@
 """Pods: hardened, complete, and pointing at nothing that is not there."""
 
+import os
+import subprocess
+
 import pytest
 import yaml
 from chart import SERVICES, VARIANTS, container
@@ -80,6 +83,13 @@ def test_names_fit_kubernetes_even_for_a_long_release(render):
         assert len(each["metadata"]["name"]) <= 63, each["metadata"]["name"]
 
 
+def test_a_release_with_a_dot_has_names_that_services_may_have(render):
+    rendered = render(name="speech.v2", **VARIANTS["gpu"])
+    assert "speech-v2-parley-gateway" in rendered.names("Service")
+    for each in rendered.objects:
+        assert "." not in each["metadata"]["name"], each["kind"]
+
+
 @pytest.mark.parametrize("name", ["2024", "1e3", "on", "null"])
 def test_labels_are_text_whatever_the_release_is_called(name, render):
     """Kubernetes takes no number and no boolean for a label."""
@@ -145,6 +155,16 @@ def test_the_startup_probe_waits_as_long_as_the_values_say(service, variant, ren
     assert deployment is None or deployment["spec"]["progressDeadlineSeconds"] > waits
 
 
+def test_where_the_old_pod_goes_first_its_drain_is_no_lack_of_progress(variant):
+    for each in variant.all("Deployment"):
+        spec = each["spec"]["template"]["spec"]
+        probe = spec["containers"][0]["startupProbe"]
+        needed = probe["periodSeconds"] * probe["failureThreshold"]
+        if each["spec"]["strategy"]["rollingUpdate"]["maxSurge"] == 0:
+            needed += spec["terminationGracePeriodSeconds"]
+        assert each["spec"]["progressDeadlineSeconds"] > needed, each["metadata"]["name"]
+
+
 def test_pods_wait_for_weights_unless_the_claim_came_filled(render):
     waiting = render(**VARIANTS["kind"]).service_pod("tokenizer")["spec"]["initContainers"][0]
     assert waiting["command"][-1] == "/weights/models/parley.json"
@@ -200,6 +220,30 @@ def test_a_replica_over_nodes_is_a_group_of_leader_and_workers(render):
     assert not {"startupProbe", "readinessProbe", "livenessProbe"} & worker.keys()
     service = rendered.one("Service", "parley-chat-llm")
     assert service["spec"]["selector"]["leaderworkerset.sigs.k8s.io/worker-index"] == "0"
+
+
+def test_a_worker_goes_after_its_leader_whose_replies_need_it(render, tmp_path):
+    """The leader's Ray answers twice, is missed once, answers, and is gone: missed three times."""
+    (group,) = render(**VARIANTS["over-nodes"]).all("LeaderWorkerSet")
+    template = group["spec"]["leaderWorkerTemplate"]
+    leader, worker = template["leaderTemplate"], template["workerTemplate"]
+    grace = "terminationGracePeriodSeconds"
+    assert worker["spec"][grace] == leader["spec"][grace]
+    command = container(worker)["lifecycle"]["preStop"]["exec"]["command"]
+    asked = tmp_path / "asked"
+    answers = {
+        "python3": f'echo "$2" >> {asked}; case $(wc -l < {asked}) in 1|2|4) exit 0;; esac; exit 1',
+        "sleep": "exit 0",
+    }
+    for name, does in answers.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    subprocess.run(command, env={"PATH": path, "LWS_LEADER_ADDRESS": "leader"}, check=True)
+    questions = asked.read_text().splitlines()
+    assert len(questions) == 7
+    compile(questions[0], "preStop", "exec")
+    assert "LWS_LEADER_ADDRESS" in questions[0]
 
 
 def test_a_group_over_nodes_has_as_many_gpus_as_its_tensors_have_parts(render):

@@ -1,11 +1,13 @@
 {{/* Names and labels. */}}
+{{/* A release may be called a.b, a Service may not. */}}
 {{- define "parley.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 38 | trimSuffix "-" -}}
 {{- else -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
-{{- if contains $name .Release.Name -}}{{- .Release.Name | trunc 38 | trimSuffix "-" -}}
-{{- else -}}{{- printf "%s-%s" .Release.Name $name | trunc 38 | trimSuffix "-" -}}{{- end -}}
+{{- $release := .Release.Name | replace "." "-" -}}
+{{- if contains $name $release -}}{{- $release | trunc 38 | trimSuffix "-" -}}
+{{- else -}}{{- printf "%s-%s" $release $name | trunc 38 | trimSuffix "-" -}}{{- end -}}
 {{- end -}}
 {{- end }}
 
@@ -66,10 +68,16 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version }}
 {{- $host := (urlParse (ternary $address (printf "//%s" $address) (contains "://" $address))).host -}}
 {{- regexFind ":[0-9]+$" $host | trimPrefix ":" | default (index . 1) -}}
 {{- end }}
+{{/* Bytes of an amount as Kubernetes (512Mi) or Redis (512mb) writes it. */}}
+{{- define "parley.bytes" -}}
+{{- $amount := ternary (printf "%.0f" (float64 .)) . (kindIs "float64" .) -}}
+{{- $units := dict "" 1 "m" 0.001 "k" 1e3 "Ki" 1024 "M" 1e6 "Mi" 1048576 "G" 1e9 "Gi" 1073741824 "T" 1e12 "Ti" 1099511627776 "kb" 1024 "mb" 1048576 "gb" 1073741824 -}}
+{{- mulf (regexFind "^[0-9.]+" $amount | float64) (index $units (regexFind "[a-zA-Z]*$" $amount)) | printf "%.0f" -}}
+{{- end }}
 {{/* Priority class of a part's pods. Takes (list $ part). */}}
 {{- define "parley.priorityClass" -}}
 {{- $values := (index . 0).Values.priorityClass -}}
 {{- if $values.create -}}
 {{- include "parley.name" (list (index . 0) (ternary "front" "stage" (has (index . 1) (list "gateway" "asr-context" "redis")))) -}}
-{{- else -}}{{- $values.name -}}{{- end -}}
+{{- else -}}{{- default "" $values.name -}}{{- end -}}
 {{- end }}

@@ -45,8 +45,19 @@ grpc: {port: 50051}
 {{- end }}
 
 {{/*
+Seconds that a pod of a service may take to go. Behind the drain calls are cut off and told so, then the engine is closed: vLLM's
+processes end in order, for which the engine waits 30 s; killed in the middle, they leave shared memory. Takes (list $ service).
+*/}}
+{{- define "parley.graceSeconds" -}}
+{{- $all := (index . 0).Values -}}
+{{- $settings := default dict (index $all.services (index . 1)).settings -}}
+{{- add $all.preStopSeconds $all.drainSeconds (ternary 40 5 (eq (dig "engine" "" $settings) "vllm")) -}}
+{{- end }}
+
+{{/*
 Pod of a service, for Deployments and LeaderWorkerSets. Takes (list $ service).
-Liveness: asr-context says NOT_SERVING while Redis is away, which no restart mends; there any answer counts as alive.
+Liveness: asr-context says NOT_SERVING while Redis is away, and under TLS a certificate may end, which no restart mends; there any
+answer counts as alive.
 */}}
 {{- define "parley.pod" -}}
 {{- $root := index . 0 -}}{{- $service := index . 1 -}}
@@ -68,18 +79,18 @@ spec:
   automountServiceAccountToken: false
   # Kubernetes would describe the Services in PARLEY_* variables, which the settings refuse.
   enableServiceLinks: false
-  terminationGracePeriodSeconds: {{ add $root.Values.preStopSeconds $root.Values.drainSeconds 5 }}
+  terminationGracePeriodSeconds: {{ include "parley.graceSeconds" . }}
   {{- with $root.Values.image.pullSecrets }}
   imagePullSecrets:
     {{- range . }}
-    - name: {{ . }}
+    - name: {{ . | quote }}
     {{- end }}
   {{- end }}
   {{- with include "parley.priorityClass" . }}
-  priorityClassName: {{ . }}
+  priorityClassName: {{ . | quote }}
   {{- end }}
   {{- with $values.runtimeClassName }}
-  runtimeClassName: {{ . }}
+  runtimeClassName: {{ . | quote }}
   {{- end }}
   securityContext:
     {{- include "parley.podSecurity" $root | nindent 4 }}
@@ -105,7 +116,7 @@ spec:
   initContainers:
     # The manifest is the last thing that the weights job writes.
     - name: weights
-      image: {{ include "parley.image" (list $root $service $values.image) }}
+      image: {{ include "parley.image" (list $root $service $values.image) | quote }}
       imagePullPolicy: {{ $root.Values.image.pullPolicy }}
       command: [sh, -c, 'until [ -f "$0" ]; do sleep 1; done', {{ printf "%s/parley.json" (include "parley.weightsRoot" $root) | quote }}]
       securityContext: {{ include "parley.containerSecurity" $root | nindent 8 }}
@@ -115,7 +126,7 @@ spec:
   {{- end }}
   containers:
     - name: {{ $service }}
-      image: {{ include "parley.image" (list $root $service $values.image) }}
+      image: {{ include "parley.image" (list $root $service $values.image) | quote }}
       imagePullPolicy: {{ $root.Values.image.pullPolicy }}
       {{- if and (eq $service "chat-llm") $values.multiNode.enabled }}
       command: [sh, -c, 'ray start --head --port=6379 --disable-usage-stats && exec python3 -m {{ $facts.package }}']
@@ -127,27 +138,27 @@ spec:
         {{- if eq $service "asr-context" }}
         {{- if $root.Values.redis.bundled }}
         - name: REDIS_PASSWORD
-          valueFrom: {secretKeyRef: {name: {{ include "parley.redisSecret" $root }}, key: password}}
+          valueFrom: {secretKeyRef: {name: {{ include "parley.redisSecret" $root | quote }}, key: password}}
         - {name: PARLEY_ASR_CONTEXT_REDIS__URL, value: "redis://:$(REDIS_PASSWORD)@{{ include "parley.name" (list $root "redis") }}:6379/0"}
         {{- else }}
         - name: PARLEY_ASR_CONTEXT_REDIS__URL
-          valueFrom: {secretKeyRef: {name: {{ required "redis.external.urlSecret is needed when redis.bundled is false" $root.Values.redis.external.urlSecret }}, key: url}}
+          valueFrom: {secretKeyRef: {name: {{ required "redis.external.urlSecret is needed when redis.bundled is false" $root.Values.redis.external.urlSecret | quote }}, key: url}}
         {{- with $root.Values.redis.external.sentinel }}
         {{- if and .addresses .passwordSecret }}
         - name: PARLEY_ASR_CONTEXT_REDIS__SENTINEL__PASSWORD
-          valueFrom: {secretKeyRef: {name: {{ .passwordSecret }}, key: password}}
+          valueFrom: {secretKeyRef: {name: {{ .passwordSecret | quote }}, key: password}}
         {{- end }}
         {{- end }}
         {{- end }}
         {{- end }}
         {{- if and (eq $service "gateway") $root.Values.gateway.functionsSecret }}
         - name: PARLEY_GATEWAY_FUNCTIONS__REGISTERED
-          valueFrom: {secretKeyRef: {name: {{ $root.Values.gateway.functionsSecret }}, key: functions.json, optional: true}}
+          valueFrom: {secretKeyRef: {name: {{ $root.Values.gateway.functionsSecret | quote }}, key: functions.json, optional: true}}
         - name: PARLEY_GATEWAY_FUNCTIONS__MCP_SERVERS
-          valueFrom: {secretKeyRef: {name: {{ $root.Values.gateway.functionsSecret }}, key: mcp_servers.json, optional: true}}
+          valueFrom: {secretKeyRef: {name: {{ $root.Values.gateway.functionsSecret | quote }}, key: mcp_servers.json, optional: true}}
         {{- end }}
         {{- range $values.env }}
-        - {name: {{ .name }}, value: {{ .value | quote }}}
+        - {name: {{ .name | quote }}, value: {{ .value | quote }}}
         {{- end }}
       ports:
         - {name: grpc, containerPort: 50051, protocol: TCP}
@@ -175,7 +186,7 @@ spec:
         timeoutSeconds: 5
         failureThreshold: 2
       livenessProbe:
-        {{- if eq $service "asr-context" }}
+        {{- if or (eq $service "asr-context") (hasPrefix "exec" (include "parley.healthProbe" . | trim)) }}
         exec: {command: {{ append (include "parley.probeCommand" . | fromYamlArray) "--alive" | toJson }}}
         {{- else }}
         {{- include "parley.healthProbe" . | nindent 8 }}
@@ -209,19 +220,19 @@ spec:
     - {name: tmp, emptyDir: {sizeLimit: 1Gi}}
     - {name: cache, emptyDir: {sizeLimit: {{ default "2Gi" $values.cacheSize }}}}
     {{- if $facts.weights }}
-    - {name: weights, persistentVolumeClaim: {claimName: {{ include "parley.weightsClaim" $root }}}}
+    - {name: weights, persistentVolumeClaim: {claimName: {{ include "parley.weightsClaim" $root | quote }}}}
     {{- end }}
     {{- if eq $service "tts" }}
-    - {name: voices, persistentVolumeClaim: {claimName: {{ include "parley.voicesClaim" $root }}}}
+    - {name: voices, persistentVolumeClaim: {claimName: {{ include "parley.voicesClaim" $root | quote }}}}
     {{- end }}
     {{- with $values.sharedMemory }}
     - {name: shm, emptyDir: {medium: Memory, sizeLimit: {{ . }}}}
     {{- end }}
     {{- if $tls }}
-    - {name: tls, secret: {secretName: {{ include "parley.tlsSecret" . }}, defaultMode: 0440}}
+    - {name: tls, secret: {secretName: {{ include "parley.tlsSecret" . | quote }}, defaultMode: 0440}}
     {{- end }}
     {{- range include "parley.secretVolumes" . | fromYamlArray }}
-    - {name: {{ .name }}, secret: {secretName: {{ .secret }}, defaultMode: 0440}}
+    - {name: {{ .name }}, secret: {secretName: {{ .secret | quote }}, defaultMode: 0440}}
     {{- end }}
 {{- end }}
 
@@ -230,18 +241,18 @@ spec:
 {{- $root := index . 0 -}}{{- $service := index . 1 -}}
 {{- if eq $service "gateway" }}
 {{- with $root.Values.gateway.tlsSecret }}
-- {name: public-tls, secret: {{ . }}}
+- {name: public-tls, secret: {{ . | quote }}}
 {{- end }}
 {{- with $root.Values.auth.apiKeysSecret }}
-- {name: api-keys, secret: {{ . }}}
+- {name: api-keys, secret: {{ . | quote }}}
 {{- end }}
 {{- with $root.Values.auth.jwt.publicKeySecret }}
-- {name: jwt, secret: {{ . }}}
+- {name: jwt, secret: {{ . | quote }}}
 {{- end }}
 {{- else if eq $service "asr-context" }}
 {{- if not $root.Values.redis.bundled }}
 {{- with $root.Values.redis.external.caSecret }}
-- {name: redis, secret: {{ . }}}
+- {name: redis, secret: {{ . | quote }}}
 {{- end }}
 {{- end }}
 {{- end }}

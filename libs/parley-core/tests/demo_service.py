@@ -1,6 +1,7 @@
 """A service process for the lifecycle and trace tests: its one call hangs until half-closed."""
 
 import asyncio
+import signal
 import sys
 
 from parley.tokenizer.v1 import tokenizer_pb2 as pb
@@ -52,6 +53,13 @@ async def main(settings: DemoSettings) -> None:
         "parley.tokenizer.v1.TokenizerService",
     )
     server.on_stop(stopped)
+    gone = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, gone.set)
+
+    async def lost() -> None:
+        await gone.wait()
+
+    server.needs("the engine", lost)
     await server.run(warm_up=warm_up)
 
 

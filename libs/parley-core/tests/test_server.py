@@ -211,6 +211,24 @@ async def test_sigterm_drains_and_a_second_one_does_not_wait():
         assert err == b""
 
 
+async def test_what_only_a_new_process_can_have_again_ends_this_one():
+    async with process("drain_timeout_s=60") as child:
+        serving = await event(child, "serving")
+        async with connect(f"127.0.0.1:{serving['port']}") as channel:
+            call = rpc.TokenizerServiceStub(channel).StreamingTokenize()
+            assert (await call.read()).HasField("ready")
+            child.send_signal(signal.SIGUSR1)
+            assert (await event(child, "lost"))["what"] == "the engine"
+            assert (await event(child, "draining"))["running"] == 1
+            assert await health_of(channel) == NOT_SERVING
+            await call.done_writing()
+            async with asyncio.timeout(5):
+                out, err = await child.communicate()
+        assert child.returncode == 5
+        assert b"stop hook" in out
+        assert err == b"demo: the engine has ended by itself\n"
+
+
 async def test_sigterm_during_the_warm_up_stops_the_process():
     async with process("warm_up=hangs") as child:
         async with asyncio.timeout(30):

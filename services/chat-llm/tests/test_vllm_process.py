@@ -63,6 +63,17 @@ async def answers(channel):
     return await asyncio.gather(*map(answer, QUESTIONS))
 
 
+async def test_an_engine_that_dies_ends_the_service_so_that_another_one_is_started(weights):
+    log = []
+    async with serving(weights, log, ENGINE="vllm") as (_, process):
+        beneath = psutil.Process(process.pid).children(recursive=True)
+        next(each for each in beneath if "EngineCore" in each.name()).kill()
+        log += [line.decode() async for line in process.stdout]
+        assert await process.wait() == 5
+    assert "chat-llm: the engine has ended by itself\n" in log
+    assert not psutil.wait_procs(beneath, timeout=10)[1]
+
+
 async def test_replies_are_torchs_and_sigterm_ends_every_process_quietly(weights):
     async with serving(weights, []) as (channel, _):
         expected = await answers(channel)

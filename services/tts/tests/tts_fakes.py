@@ -36,6 +36,9 @@ class FakeEngine:
 
     async def close(self) -> None: ...
 
+    async def died(self) -> None:
+        await asyncio.Event().wait()
+
     async def prefill(self, prompt_ids: tuple[int, ...]) -> PrefillResult:
         raise NotImplementedError
 

@@ -6,7 +6,8 @@ that run when SIGTERM comes may finish within ``drain_timeout_s``, and end as UN
 after it; a second SIGTERM ends the wait. Connections end after ``keepalive.max_connection_age_s``,
 between calls, so that callers look for newcomers; renewed certificates are taken up. Once serving,
 one log line with event ``serving`` tells the bound ports. A taken port ends the process with one
-line on stderr and status 3. Not for anything of a service's domain.
+line on stderr and status 3; so does, with status 5, the loss of what only a new process can have
+again. Not for anything of a service's domain.
 """
 
 import asyncio
@@ -33,6 +34,7 @@ from parley_core.settings import EXIT_BAD_SETTINGS, ServiceSettings, SettingsErr
 
 EXIT_PORT_TAKEN = 3
 EXIT_WARM_UP = 4
+EXIT_LOST = 5
 # Calls that are cut off, and the status trailers of the last ones, need a moment.
 _CUT_OFF_S = 1.0
 _FLUSH_S = 0.5
@@ -92,6 +94,8 @@ class Server:
         self._serving = False
         self._on_drain: list[Hook] = []
         self._on_stop: list[Hook] = []
+        self._needed: dict[str, Hook] = {}
+        self._lost: str | None = None
         self._metrics: WSGIServer | None = None
         self._credentials = _credentials(settings)
         self._grpc = grpc.aio.server(interceptors=[self._edge], options=_options(settings))
@@ -122,6 +126,18 @@ class Server:
         """Runs ``hook`` after the last call ended; hooks run last added first."""
         self._on_stop.append(hook)
 
+    def needs(self, what: str, lost: Hook) -> None:
+        """Ends the service as SIGTERM does, but with status 5, when ``lost`` returns.
+
+        For what no later call can bring back, as an engine in a process of its own that died: a
+        service that went on without it would look well and refuse every call.
+
+        Args:
+            what: named in the last line, e.g. ``the engine``.
+            lost: returns once it is gone; runs while the service serves, and is cancelled after.
+        """
+        self._needed[what] = lost
+
     async def run(self, warm_up: Hook | None = None) -> None:
         """Serves until SIGTERM or SIGINT, then drains and returns.
 
@@ -129,7 +145,8 @@ class Server:
             warm_up: loads and tries the models; health is NOT_SERVING until it returns.
 
         Raises:
-            SystemExit: status 3 when a port is taken, 4 when the warm-up failed.
+            SystemExit: status 3 when a port is taken, 4 when the warm-up failed, 5 when what it
+                `needs` was lost.
         """
         configure_logging(self._settings.log, service=self.name)
         tracing = telemetry.configure_tracing(
@@ -157,6 +174,9 @@ class Server:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
             await asyncio.to_thread(tracing.shutdown)
+        if self._lost is not None:
+            print(f"{self.name}: {self._lost} has ended by itself", file=sys.stderr)
+            raise SystemExit(EXIT_LOST)
 
     async def _run_until(
         self, signalled: asyncio.Event, hurried: asyncio.Event, warm_up: Hook | None
@@ -173,11 +193,16 @@ class Server:
                     port=self.port,
                     metrics_port=self.metrics_port,
                 )
-                await signalled.wait()
+                await _first(signalled.wait(), *map(self._watch, self._needed))
             await self.drain(hurried)
         finally:
             await self.stop()
         _log.info("stopped")
+
+    async def _watch(self, what: str) -> None:
+        await self._needed[what]()
+        self._lost = what
+        _log.error("lost", what=what)
 
     async def _warm_up(self, warm_up: Hook, signalled: asyncio.Event) -> None:
         try:

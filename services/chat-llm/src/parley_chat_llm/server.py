@@ -27,7 +27,8 @@ async def serve(settings: ChatLlmSettings) -> None:
     async with AsyncExitStack() as closing:
 
         async def warm_up() -> None:
-            await open_service(service, settings, closing, system_prompt=system_prompt)
+            engine = await open_service(service, settings, closing, system_prompt=system_prompt)
+            server.needs("the engine", engine.died)
 
         await server.run(warm_up=warm_up)
 

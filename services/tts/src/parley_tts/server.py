@@ -42,7 +42,8 @@ async def serve(settings: TtsSettings) -> None:
         async def warm_up() -> None:
             tokenizer = TokenizerClient(settings.tokenizer)
             closing.push_async_callback(tokenizer.close)
-            await open_service(service, settings, tokenizer, closing)
+            engine = await open_service(service, settings, tokenizer, closing)
+            server.needs("the engine", engine.died)
 
         await server.run(warm_up=warm_up)
 

@@ -212,3 +212,7 @@ class Engine(Protocol):
     def stats(self) -> EngineStats:
         """The engine's load now."""
         ...
+
+    async def died(self) -> None:
+        """Return when the engine ended by itself, and only a new process has one again."""
+        ...

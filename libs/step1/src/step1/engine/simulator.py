@@ -126,6 +126,10 @@ class SimulatorEngine:
         """See `Engine.close`."""
         self._closed.set()
 
+    async def died(self) -> None:
+        """See `Engine.died`. It lives as long as its process."""
+        await asyncio.Event().wait()
+
     def stats(self) -> EngineStats:
         """See `Engine.stats`."""
         return EngineStats(

@@ -160,6 +160,10 @@ class TorchEngine:
             await asyncio.to_thread(self._thread.join)
             self._thread = None
 
+    async def died(self) -> None:
+        """See `Engine.died`. It lives as long as its process."""
+        await asyncio.Event().wait()
+
     def stats(self) -> EngineStats:
         """See `Engine.stats`."""
         return EngineStats(

@@ -38,6 +38,8 @@ from step1.engine.contract import (
 LOGITS_PROCESSOR = "step1.vllm_plugin.logits_processor:Step1LogitsProcessor"
 # vLLM kills its processes after 5 s by itself; in good order a busy machine takes longer.
 _SHUTDOWN_S = 30.0
+# vLLM sees the end of its process itself, and tells nobody.
+_LOOK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +228,11 @@ class VllmEngine:
                 cached = output.num_cached_tokens or 0
         block = self._llm.vllm_config.cache_config.block_size
         return PrefillResult(cached, max(0, len(prompt_ids) // block * block - cached))
+
+    async def died(self) -> None:
+        """See `Engine.died`: vLLM's process crashed or was killed, for its memory perhaps."""
+        while not (self._llm and self._llm.errored):  # noqa: ASYNC110 - a thread of vLLM sets it
+            await asyncio.sleep(_LOOK_S)
 
     def stats(self) -> EngineStats:
         """The engine's load now. vLLM tells no split: whatever exceeds the batch waits."""
