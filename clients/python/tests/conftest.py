@@ -202,7 +202,8 @@ class FakeGateway(speech_pb2_grpc.SpeechServiceServicer):
 class FakeConversations(conversation_pb2_grpc.ConversationServiceServicer):
     """Echoes text as replies; with a `script`, plays it by the number of audio messages heard.
 
-    While `reads` is cleared it takes no more messages in.
+    While `reads` is cleared it takes no more messages in. `refusals` are of the first streams, one
+    by one, None for one that is taken; `refuse` is of all others.
     """
 
     def __init__(self) -> None:
@@ -211,6 +212,8 @@ class FakeConversations(conversation_pb2_grpc.ConversationServiceServicer):
         self.reads.set()
         self.skip_sequence = False
         self.refuse: Any = None
+        self.refusals: list[Any] = []
+        self.turns_refuse: Any = None
         self.script: dict[int, list[dict[str, Any]]] = {}
         self.break_off: Any = None
 
@@ -228,6 +231,8 @@ class FakeConversations(conversation_pb2_grpc.ConversationServiceServicer):
         return empty_pb2.Empty()
 
     async def ListTurns(self, request: Any, context: Any) -> Any:
+        if self.turns_refuse is not None:
+            await context.abort_with_status(self.turns_refuse)
         turn = conversation_pb2.Turn(
             turn_id="t1", user_text="hi", status=conversation_pb2.RESPONSE_STATUS_INTERRUPTED
         )
@@ -236,8 +241,9 @@ class FakeConversations(conversation_pb2_grpc.ConversationServiceServicer):
     async def StreamingConverse(self, requests: Any, context: Any) -> AsyncIterator[Any]:
         sequence = 0
         response = conversation_pb2.StreamingConverseResponse
-        if self.refuse is not None:
-            await context.abort_with_status(self.refuse)
+        refuse = self.refusals.pop(0) if self.refusals else self.refuse
+        if refuse is not None:
+            await context.abort_with_status(refuse)
         if self.script:
             async for told in self._play_script(requests, context):
                 yield told

@@ -13,6 +13,7 @@ from parley_client import (
     BadRecording,
     Client,
     ConversationConfig,
+    DeadlineExceeded,
     Function,
     InvalidRequest,
     LimitReached,
@@ -275,6 +276,31 @@ async def test_a_refused_setup_tells_why(client, gateway):
         async with client.converse():
             pass
     assert caught.value.reason == "SESSIONS_FULL"
+
+
+async def test_what_is_sent_after_the_end_of_sending_is_told_at_once(client, gateway):
+    async with client.converse() as conversation:
+        gateway.conversations.reads.clear()
+        await conversation.send_text("hello")
+        await conversation.finish()
+        # The stream goes on, and perhaps until what is sent here was told.
+        with pytest.raises(ServerError) as caught:
+            await asyncio.wait_for(conversation.report_playback("r1", 0.25), 5)
+    assert caught.value.reason == "STREAM_CLOSED"
+
+
+async def test_a_setup_that_nobody_answers_ends_with_the_clients_timeout(gateway):
+    gateway.conversations.reads.clear()
+    async with Client(gateway.address, timeout=0.1) as client:
+        with pytest.raises(DeadlineExceeded):
+            async with asyncio.timeout(5), client.converse():
+                pass
+
+
+async def test_a_proxy_is_not_asked_for_what_is_on_this_machine(gateway, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    async with Client(gateway.address) as client:
+        assert [each.name for each in await client.voices()] == ["Anna", "Tingting"]
 
 
 async def test_a_question_is_either_spoken_or_written(client):

@@ -162,6 +162,14 @@ async def test_say_transcribe_and_voices(parley, question, tmp_path):
         (["up", "--port", "tts=x"], 2, "USAGE"),
         (["up", "--port", "nobody=1"], 2, "USAGE"),
         (["logs", "nobody"], 2, "USAGE"),
+        (["up", "--redis", "redis://["], 1, "REDIS_URL_INVALID"),
+        (["up", "--seed", f"{2**63}"], 2, "USAGE"),
+        (["weights", "seed", "w", "--seed", f"{2**63}"], 2, "USAGE"),
+        (["weights", "pull", "w", "--endpoint", "http://127.0.0.1:1"], 2, "USAGE"),
+        (["weights", "pull", "w", "--region", "eu-west-1"], 2, "USAGE"),
+        (["doctor", "-n", "parley"], 2, "USAGE"),
+        (["doctor", "--manifest", "missing.yaml"], 2, "USAGE"),
+        (["ask", "--text", "x", "--address", "\udcff"], 2, "MALFORMED_MESSAGE"),
     ],
 )
 def test_every_failure_is_one_line_with_its_reason(
@@ -193,6 +201,7 @@ def test_every_failure_is_one_line_with_its_reason(
         '[{"name": "f", "timeout_s": "x"}]',
         '[{"name": "f", "timeout_s": 1e300}]',
         '[{"name": "f", "timeout_s": NaN}]',
+        "[" * 100_000,
     ],
 )
 @pytest.mark.parametrize("command", ["ask", "talk"])

@@ -201,11 +201,12 @@ def test_a_repository_that_is_none_is_refused(text, tmp_path):
 
 
 class FakeBucket(http.server.BaseHTTPRequestHandler):
-    """One S3 bucket called `models`; `cut` breaks that many transfers in the middle."""
+    """The S3 bucket `models`; `cut` breaks that many transfers off, `endless` tells no lengths."""
 
     protocol_version = "HTTP/1.1"
     objects: ClassVar[dict[str, bytes]] = {}
     cut = 0
+    endless = False
     asked: ClassVar[list[tuple[str, str | None]]] = []
     denied = False
 
@@ -245,10 +246,11 @@ class FakeBucket(http.server.BaseHTTPRequestHandler):
 
     def answer(self, status, content, tag=""):
         self.send_response(status)
-        self.send_header("Content-Length", str(len(content)))
+        cls = type(self)
+        if not (cls.endless and tag):
+            self.send_header("Content-Length", str(len(content)))
         self.send_header("ETag", tag)
         self.end_headers()
-        cls = type(self)
         if cls.cut and tag:
             cls.cut -= 1
             self.wfile.write(content[: len(content) // 2])
@@ -332,6 +334,15 @@ def test_a_transfer_that_breaks_off_goes_on_where_it_stopped(bucket, tmp_path):
     assert (tmp_path / "models" / CHAT).read_bytes() == CONTENT
 
 
+def test_a_transfer_that_does_not_tell_its_length_is_never_taken_for_whole(
+    bucket, tmp_path, capsys
+):
+    bucket.objects[f"a b/{CHAT}"] = CONTENT
+    bucket.endless = True
+    assert bucket.pull(tmp_path / "models") == 1
+    assert "does not tell how long it is [BUCKET_UNREACHABLE]" in capsys.readouterr().err
+
+
 def test_an_object_that_changed_meanwhile_is_fetched_from_its_start(bucket, tmp_path):
     bucket.objects[f"a b/{CHAT}"] = CONTENT
     bucket.cut = 4
@@ -360,7 +371,9 @@ def test_a_bucket_that_is_closed_or_empty_is_told(bucket, denied, tmp_path, caps
     assert ("AWS_ACCESS_KEY_ID" if denied else "holds nothing") in told
 
 
-@pytest.mark.parametrize("address", ["https://x/y", "s3:///x", "models/x", "s3://a/b?c=d"])
+@pytest.mark.parametrize(
+    "address", ["https://x/y", "s3:///x", "s3://[", "models/x", "s3://a/b?c=d"]
+)
 def test_an_address_that_is_no_bucket_is_refused(address):
     with pytest.raises(LocalError) as caught:
         buckets.Bucket.parse(address)

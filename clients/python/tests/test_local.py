@@ -130,6 +130,7 @@ def test_a_missing_redis_is_told_with_the_remedy(monkeypatch):
     [
         ("localhost:6379", "REDIS_URL_INVALID"),
         ("http://localhost", "REDIS_URL_INVALID"),
+        ("redis://:secret@[", "REDIS_URL_INVALID"),
         ("redis://:secret@127.0.0.1:1/0", "REDIS_UNREACHABLE"),
         ("redis://127.0.0.1:99999/0", "REDIS_UNREACHABLE"),
     ],

@@ -101,3 +101,14 @@ def test_followed_logs_yield_whole_lines_from_now_on(tmp_path):
         writer.write("!\n")
         writer.flush()
         assert next(lines) == ("x", "two!")
+
+
+def test_what_is_written_between_the_tail_and_the_following_is_told_once(tmp_path):
+    log = tmp_path / "x.log"
+    log.write_text("one\ntwo\n")
+    start = logs.ends({"x": log, "late": tmp_path / "late.log"})
+    with log.open("a") as writer:
+        writer.write("three\n")
+    assert logs.tail(log, 5, end=start["x"]) == ["one", "two"]
+    lines = logs.follow({"x": log}, start, poll_s=0.001)
+    assert next(lines) == ("x", "three")

@@ -94,6 +94,13 @@ def test_a_killed_service_comes_back_on_its_port_and_no_other_restarts(folder):
     assert after.services["b"] == before.services["b"]
 
 
+def test_a_proxy_is_not_asked_how_the_services_are(folder, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    constellation.start(folder, plan(planned(folder, "a")))
+    asyncio.run(_start(folder))
+    assert health(folder) == {"a": "serving"}
+
+
 def test_down_ends_every_process_it_started(folder):
     constellation.start(folder, plan(planned(folder, "a"), planned(folder, "b")))
     asyncio.run(_start(folder))
@@ -192,6 +199,16 @@ def test_an_up_that_comes_second_leaves_the_first_alone(folder, capsys):
     assert "ALREADY_UP" in capsys.readouterr().err
     folder.write(before)
     assert health(folder) == {"a": "serving"}
+
+
+def test_an_up_that_finds_all_up_tells_which_of_its_options_change_nothing(folder, capsys):
+    constellation.start(folder, plan(planned(folder, "a")))
+    asyncio.run(_start(folder))
+    up = ["up", "--state", str(folder.root), "--timeout", "9"]
+    assert main.run(up) == 0
+    assert capsys.readouterr().err == ""
+    assert main.run([*up, "--weights", "seeded", "--simulate", "zero"]) == 0
+    assert "--weights, --simulate changed nothing" in capsys.readouterr().err
 
 
 def test_a_clock_that_is_set_makes_no_stranger_of_what_runs(folder):

@@ -72,6 +72,18 @@ def test_what_was_cut_off_is_silent_at_once_and_stays_so():
     assert [each.response_id for each in progress] == ["b"]
 
 
+def test_what_breaks_off_holds_nothing_back_and_what_is_complete_is_played_out():
+    player = Player()
+    for name in "abc":
+        player.add(name, ramp(FRAME))
+    player.complete("a")
+    player.complete("c")
+    player.break_off()
+    heard = [player.next(FRAME)[1] for _ in range(2)]
+    assert [[each.response_id for each in told] for told in heard] == [["a"], ["c"]]
+    assert player.playing == ""
+
+
 # The microphone
 
 

@@ -77,6 +77,30 @@ async def test_an_absent_redis_is_told_at_once(tmp_path):
     await store.aclose()
 
 
+@pytest.mark.parametrize("cluster", [False, True])
+async def test_a_burst_of_more_calls_than_connections_is_no_lost_redis(server, cluster):
+    store = Store.connect(RedisSettings(url=server.url, cluster=cluster, max_connections=4))
+    sessions = Sessions(store)
+    await sessions.create(NAME, ttl=60)
+    found = await asyncio.gather(*(sessions.get(NAME) for _ in range(200)))
+    assert len(found) == 200
+    await store.aclose()
+
+
+async def test_who_waits_for_a_connection_waits_no_longer_than_for_a_reply(server):
+    store = Store.connect(RedisSettings(url=server.url, max_connections=4, timeout_s=0.2))
+    never = asyncio.Event()
+    store.client.connection_pool.get_connection = never.wait
+    calls = [asyncio.create_task(store.check()) for _ in range(5)]
+    async with asyncio.timeout(5):
+        (late,), held = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+    assert isinstance(late.exception(), Unavailable)
+    for call in held:
+        call.cancel()
+    await asyncio.wait(held)
+    await store.aclose()
+
+
 async def test_a_cancelled_call_stays_cancelled(server):
     """redis-py on Python 3.11 can swallow a cancellation; the store hands it on."""
     store = Store.connect(RedisSettings(url=server.url))

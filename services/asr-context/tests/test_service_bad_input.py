@@ -16,6 +16,15 @@ def messages(*events):
     return [pb.StreamingTranscribeRequest(**event) for event in events]
 
 
+# 10 s and one group of five more.
+TOO_LONG = audio_pb2.AudioTokens(ids=[1, 2, 1030, 1031, 1032] * 84)
+LONG = "x" * 2001
+TOO_LONG_NAMES = [
+    (3, message_pb2.Part(function_call=message_pb2.FunctionCall(call_id=LONG))),
+    (3, message_pb2.Part(function_call=message_pb2.FunctionCall(name=LONG))),
+    (4, message_pb2.Part(function_result=message_pb2.FunctionResult(call_id=LONG))),
+    (4, message_pb2.Part(function_result=message_pb2.FunctionResult(name=LONG))),
+]
 SETUP = {"setup": pb.TranscribeSetup(format=PCM)}
 
 
@@ -78,6 +87,27 @@ async def test_a_bad_recording_is_told_why(stub, format_, content, reason):
         ({}, b"\0", 16000, "AUDIO_FRAME_MALFORMED"),
         ({}, b"\0\0", 0, "SAMPLE_RATE_UNSUPPORTED"),
         ({}, bytes(320_002), 16000, "AUDIO_TOO_LONG"),
+        ({"user_audio": TOO_LONG}, b"", 0, "AUDIO_TOO_LONG"),
+        ({"user_audio_duration": duration(10.001)}, b"", 0, "AUDIO_TOO_LONG"),
+        (
+            {
+                "function_messages": [
+                    message_pb2.Message(role=3, parts=[message_pb2.Part(audio=TOO_LONG)])
+                ]
+            },
+            b"",
+            0,
+            "AUDIO_TOO_LONG",
+        ),
+        *(
+            (
+                {"function_messages": [message_pb2.Message(role=role, parts=[part])]},
+                b"",
+                0,
+                "TEXT_TOO_LONG",
+            )
+            for role, part in TOO_LONG_NAMES
+        ),
         ({"function_messages": [message_pb2.Message()]}, b"", 0, "ROLE_NOT_ALLOWED"),
         ({"function_messages": [message_pb2.Message(role=2)]}, b"", 0, "ROLE_NOT_ALLOWED"),
         (

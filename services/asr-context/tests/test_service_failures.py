@@ -1,6 +1,7 @@
 """What the service does when Redis, a worker or a caller goes away."""
 
 import asyncio
+import json
 
 import pytest
 from context_redis import RedisServer, eventually
@@ -11,7 +12,11 @@ from parley.context.v1 import context_pb2 as pb
 from parley.context.v1 import context_pb2_grpc
 from parley_asr_context.engine.recognizer import RecognizerEngine
 from parley_asr_context.server import ContextServer
+from parley_asr_context.settings import AsrContextSettings
+from parley_core.errors import Unavailable
+from parley_core.settings import SettingsError, build_settings
 from parley_core.testing import rpc_fails
+from redis.asyncio import Redis
 
 pytestmark = pytest.mark.contract
 
@@ -55,6 +60,44 @@ async def test_redis_killed_and_back_is_told_by_calls_and_health_and_loses_no_tu
 
 async def _is(ask, wanted):
     return await ask() == wanted
+
+
+async def test_a_redis_that_hangs_is_told_by_health_as_one_that_is_gone(
+    redis_server, weights, recognizer, monkeypatch
+):
+    configured = settings(redis_server.url, weights, redis={"timeout_s": 0.2})
+    async with context_server(configured, recognizer, watch=True) as (context, channel):
+        health = health_pb2_grpc.HealthStub(channel)
+        monkeypatch.setattr(context.queue, "depth", asyncio.Event().wait)
+        request = health_pb2.HealthCheckRequest()
+
+        async def status():
+            return (await health.Check(request)).status
+
+        await eventually(lambda: _is(status, health_pb2.HealthCheckResponse.NOT_SERVING))
+        monkeypatch.undo()
+        await eventually(lambda: _is(status, health_pb2.HealthCheckResponse.SERVING))
+
+
+async def test_a_redis_that_takes_a_right_away_is_told_by_health_and_ends_nothing(
+    redis_server, weights, recognizer
+):
+    url = redis_server.url.replace("redis://", "redis://parley:secret@")
+    user = ("ACL", "SETUSER", "parley", "on", ">secret", "~*", "&*", "+@all")
+    async with Redis.from_url(redis_server.url) as admin:
+        await admin.execute_command(*user)
+        async with context_server(settings(url, weights), recognizer, watch=True) as (_, channel):
+            health = health_pb2_grpc.HealthStub(channel)
+
+            async def status():
+                return (await health.Check(health_pb2.HealthCheckRequest())).status
+
+            assert await status() == health_pb2.HealthCheckResponse.SERVING
+            await admin.execute_command(*user, "-xlen")
+            await eventually(lambda: _is(status, health_pb2.HealthCheckResponse.NOT_SERVING))
+            await admin.execute_command(*user)
+            await eventually(lambda: _is(status, health_pb2.HealthCheckResponse.SERVING))
+        await admin.execute_command("ACL", "DELUSER", "parley")
 
 
 async def test_a_turn_taken_by_a_server_that_died_gets_its_text_from_another(
@@ -133,6 +176,27 @@ async def test_a_start_waits_for_redis_as_long_as_it_was_told(tmp_path, weights,
             await asyncio.to_thread(redis.start)
         redis.kill()
         await context.store.aclose()
+
+
+async def test_a_start_that_redis_refuses_tells_why(redis_server, weights, recognizer):
+    url = redis_server.url.replace("redis://", "redis://nobody:secret@")
+    configured = settings(url, weights, redis={"start_timeout_s": 1e-9})
+    async with RecognizerEngine(lambda: recognizer, threads=1) as engine:
+        context = ContextServer(configured, engine)
+        with pytest.raises(Unavailable, match="invalid username-password") as refused:
+            await context.warm_up()
+        assert "secret" not in str(refused.value)
+        await context.store.aclose()
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:6379", "redis://[", "redis://:secret/word@host", "redis://host:99999/0"]
+)
+def test_an_address_that_is_no_redis_is_refused_as_a_setting(url, weights):
+    told = [f"weights={weights}", f"redis.url={json.dumps(url)}"]
+    with pytest.raises(SettingsError, match=r"redis\.url: .* no URL of a Redis") as refused:
+        build_settings(AsrContextSettings, overrides=told)
+    assert "secret" not in str(refused.value)
 
 
 @pytest.mark.parametrize("timeout_s", [0.2, 1.0, 30.0])

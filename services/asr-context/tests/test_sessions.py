@@ -42,6 +42,10 @@ async def test_delete_leaves_nothing_behind(store, name, pcm):
         assert not await store.client.exists(key)
 
 
+async def test_a_life_shorter_than_redis_counts_is_one_all_the_same(store, name):
+    assert (await Sessions(store).create(name, ttl=1e-9)).name == name
+
+
 async def test_use_extends_the_life_of_all_of_a_session_and_reading_does_not(store, name):
     sessions = Sessions(store)
     await sessions.create(name, ttl=60)

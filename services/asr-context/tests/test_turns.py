@@ -72,6 +72,18 @@ async def test_a_second_append_fills_in_and_keeps_what_it_leaves_empty(turns, na
     assert (grown.generated_text, grown.status, grown.index) == ("ab", TurnStatus.COMPLETED, 0)
 
 
+async def test_a_reply_that_completed_was_heard_whole_whichever_call_brought_it(turns, name):
+    await turns.append(name, Draft("t", generated_text="one two", heard_text="one"))
+    completed, _ = await turns.append(name, Draft("t", status=TurnStatus.COMPLETED))
+    assert completed.heard_text == "one two"
+    at_once, _ = await turns.append(
+        name, Draft("u", generated_text="three", status=TurnStatus.COMPLETED)
+    )
+    assert at_once.heard_text == "three"
+    told, _ = await turns.append(name, Draft("u", heard_text="th", status=TurnStatus.COMPLETED))
+    assert told.heard_text == "th"
+
+
 async def test_new_audio_voids_the_text_and_the_job_of_the_old(turns, name, pcm):
     _, old = await turns.append(name, Draft("t", pcm=pcm))
     _, new = await turns.append(name, Draft("t", pcm=pcm[:800]))

@@ -17,7 +17,8 @@ from parley_client.answer import (
     Started,
     TextDelta,
 )
-from parley_client.client import Client, Tls
+from parley_client.channel import Tls
+from parley_client.client import Client
 from parley_client.config import ConversationConfig, Function, TurnPolicy
 from parley_client.conversation import Conversation, ConversationEvent
 from parley_client.errors import (

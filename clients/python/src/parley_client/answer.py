@@ -251,10 +251,27 @@ def _event(response: speech_pb2.AskResponse, received_s: float) -> AnswerEvent |
             return None
 
 
+def samples_of(content: bytes) -> Samples:
+    """Reads PCM S16LE.
+
+    Raises:
+        ServerError: PROTOCOL, it ends within a sample.
+    """
+    if len(content) % 2:
+        raise ServerError(
+            f"a piece of audio of {len(content)} bytes ends within a sample", reason="PROTOCOL"
+        )
+    return np.frombuffer(content, "<i2").astype(np.int16)
+
+
 def audio_chunk(audio: conversation_pb2.AudioOutput, received_s: float) -> AudioChunk:
-    """Reads a piece of audio."""
+    """Reads a piece of audio.
+
+    Raises:
+        ServerError: PROTOCOL, it ends within a sample.
+    """
     return AudioChunk(
-        samples=np.frombuffer(audio.content, "<i2").astype(np.int16),
+        samples=samples_of(audio.content),
         start_s=seconds(audio.start_offset),
         text_start=audio.text_start,
         text_end=audio.text_end,

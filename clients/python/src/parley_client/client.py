@@ -8,12 +8,9 @@ cancels the call.
 
 import os
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import grpc
 from parley.conversation.v1 import (
     conversation_pb2,
     conversation_pb2_grpc,
@@ -22,38 +19,21 @@ from parley.conversation.v1 import (
 )
 
 from parley_client.answer import AnswerStream
+from parley_client.channel import Tls, open_channel
 from parley_client.config import ConversationConfig, duration
 from parley_client.conversation import Conversation, pcm_format
-from parley_client.errors import Unsendable, sendable, typed_errors
+from parley_client.errors import ServerError, Unsendable, sendable, typed_errors
 from parley_client.recording import Recording, as_recording
 from parley_client.sessions import Session, Turn
 from parley_client.speech import SpeechStream
 from parley_client.voices import Transcript, Voice
 
-_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 _PAGE_SIZE = 100
 
 # What gRPC still counts to; beyond that a deadline of its would have passed already.
 _LONGEST_S = 1e9
 
 Audio = Recording | bytes | str | os.PathLike[str]
-
-
-@dataclass(frozen=True)
-class Tls:
-    """How to trust the server, and what to present to it.
-
-    Attributes:
-        ca_file: certificates to trust; None: the system's.
-        cert_file: our certificate, for mTLS.
-        key_file: its key.
-        server_name: name to check the server's certificate against, when it is not the address.
-    """
-
-    ca_file: str | os.PathLike[str] | None = None
-    cert_file: str | os.PathLike[str] | None = None
-    key_file: str | os.PathLike[str] | None = None
-    server_name: str = ""
 
 
 class Client:
@@ -63,10 +43,12 @@ class Client:
         address: ``host:port`` or any gRPC target.
         api_key: sent as ``authorization: Bearer``.
         tls: True for TLS with the system's certificates, or a `Tls`; False for none.
-        timeout: seconds that a call may take when it does not say itself; None: no limit.
+        timeout: seconds that a call may take when it does not say itself, and that a conversation
+            waits for the answer to its setup; None: no limit.
 
     Raises:
-        Unsendable: API_KEY_MALFORMED, the key is not what a header can carry.
+        Unsendable: API_KEY_MALFORMED, the key is not what a header can carry; MALFORMED_MESSAGE,
+            the address is no text.
     """
 
     def __init__(
@@ -86,7 +68,8 @@ class Client:
                 "an API key has no characters but printable ASCII", reason="API_KEY_MALFORMED"
             )
         self._metadata = (("authorization", f"Bearer {key}"),) if key else ()
-        self._channel = _channel(address, tls)
+        with sendable():
+            self._channel = open_channel(address, tls)
         self._speech: Any = speech_pb2_grpc.SpeechServiceStub(self._channel)
         self._conversation: Any = conversation_pb2_grpc.ConversationServiceStub(self._channel)
 
@@ -345,7 +328,9 @@ class Client:
             if resumption_handle:
                 setup.resumption_handle = resumption_handle
         return Conversation(
-            lambda: self._conversation.StreamingConverse(metadata=self._metadata or None), setup
+            lambda: self._conversation.StreamingConverse(metadata=self._metadata or None),
+            setup,
+            timeout=self._timeout,
         )
 
     def _call(self, timeout: float | None) -> dict[str, Any]:
@@ -361,39 +346,6 @@ class Client:
             yield page
             if not page.next_page_token:
                 return
+            if page.next_page_token == request.page_token:
+                raise ServerError("a page of a list follows on itself", reason="PROTOCOL")
             request.page_token = page.next_page_token
-
-
-def _channel(address: str, tls: bool | Tls) -> grpc.aio.Channel:
-    options: list[tuple[str, Any]] = [
-        ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-        ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
-        ("grpc.keepalive_time_ms", 20_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
-        # The pings of the keepalive have a patience of their own, a minute by default; and only two
-        # are sent while we have nothing to say.
-        ("grpc.http2.ping_timeout_ms", 10_000),
-        ("grpc.http2.max_pings_without_data", 0),
-        # A connection of its own: clients of one process would share one, and its end.
-        ("grpc.use_local_subchannel_pool", 1),
-        # A gateway that went is looked for again at once: by default a second passes first, then
-        # up to two minutes, and an attempt that nobody answers takes twenty seconds.
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 5_000),
-        ("grpc.max_reconnect_backoff_ms", 5_000),
-    ]
-    if not tls:
-        return grpc.aio.insecure_channel(address, options=options)
-    settings = tls if isinstance(tls, Tls) else Tls()
-    if settings.server_name:
-        options.append(("grpc.ssl_target_name_override", settings.server_name))
-    credentials = grpc.ssl_channel_credentials(
-        root_certificates=_read(settings.ca_file),
-        private_key=_read(settings.key_file),
-        certificate_chain=_read(settings.cert_file),
-    )
-    return grpc.aio.secure_channel(address, credentials, options=options)
-
-
-def _read(path: str | os.PathLike[str] | None) -> bytes | None:
-    return Path(path).read_bytes() if path is not None else None

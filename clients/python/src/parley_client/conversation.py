@@ -25,6 +25,7 @@ from parley.conversation.v1 import problem_pb2
 from parley_client.config import ConversationConfig, duration
 from parley_client.errors import (
     STREAM_BROKEN,
+    DeadlineExceeded,
     ServerError,
     Unreachable,
     Unsendable,
@@ -65,20 +66,24 @@ class Conversation:
 
     Attributes:
         setup: the server's answer to the setup: session, effective config, formats, capabilities.
-        resumption_handle: newest handle to go on with in another stream; empty when there is none.
+        resumption_handle: newest handle to go on with in another stream, at first the one that this
+            stream goes on with; empty when there is none.
     """
 
     setup: pb.SetupComplete
     resumption_handle: str
 
-    def __init__(self, call: Callable[[], Call], setup: pb.ConversationSetup):
+    def __init__(
+        self, call: Callable[[], Call], setup: pb.ConversationSetup, *, timeout: float | None
+    ):
         self._open = call
+        self._timeout = timeout
         self._opened: Call | None = None
         self._first = setup
         self._write_lock = asyncio.Lock()
         self._writing: asyncio.Future[None] | None = None
         self._sequence = 0
-        self.resumption_handle = ""
+        self.resumption_handle = setup.resumption_handle
 
     @property
     def _call(self) -> Call:
@@ -88,7 +93,11 @@ class Conversation:
 
     async def __aenter__(self) -> "Conversation":
         try:
-            response = await self._set_up()
+            try:
+                async with asyncio.timeout(self._timeout):
+                    response = await self._set_up()
+            except TimeoutError:
+                raise DeadlineExceeded(f"no answer to the setup for {self._timeout:g} s") from None
             if response is None:
                 raise ServerError("no answer to the setup", reason="STREAM_INCOMPLETE")
             if response.WhichOneof("event") != "setup_complete":
@@ -247,6 +256,11 @@ class Conversation:
             request = pb.StreamingConverseRequest(**event)
             await self._write(lambda: self._call.write(request))
         except asyncio.InvalidStateError:
+            if not self._call.done():
+                # Whoever waited for the end here would perhaps wait for what they could still read.
+                raise ServerError(
+                    "nothing can be sent after `finish`", reason="STREAM_CLOSED"
+                ) from None
             # The stream has ended: its status says why, the write does not.
             with typed_errors():
                 await self._end()

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
@@ -170,8 +171,27 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> ParleyError:
     """
     code = error.code().name
     message = error.details() or code.lower().replace("_", " ")
+    try:
+        told = _told(error)
+    except (ValueError, DecodeError):
+        # Details that cannot be read, or contradict their own status, are not to be trusted.
+        told = {}
+    if code == "UNAVAILABLE" and "reason" not in told:
+        return Unreachable(message, code=code, reason="UNREACHABLE")
+    if code == "RESOURCE_EXHAUSTED" and (size := _TOO_LARGE.search(message)):
+        message = f"a message of {size[1]} bytes; at most {size[2]} are taken"
+        told["reason"] = "MESSAGE_TOO_LARGE"
+    if code == "INTERNAL" and message == _WRITE_FAILED:
+        message = "the stream ended while something was being sent"
+        return Unreachable(message, code=code, reason=STREAM_BROKEN)
+    return _BY_CODE.get(code, ServerError)(message, code=code, **told)
+
+
+def _told(error: grpc.aio.AioRpcError) -> dict[str, Any]:
+    """What the google.rpc details say, as arguments of `ParleyError`."""
     told: dict[str, Any] = {}
-    for packed in _details(error):
+    status = rpc_status.from_call(error)
+    for packed in status.details if status else ():
         if packed.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
             info = error_details_pb2.ErrorInfo()
             packed.Unpack(info)
@@ -184,24 +204,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> ParleyError:
             bad = error_details_pb2.BadRequest()
             packed.Unpack(bad)
             told["field"] = bad.field_violations[0].field if bad.field_violations else None
-    if code == "UNAVAILABLE" and "reason" not in told:
-        return Unreachable(message, code=code, reason="UNREACHABLE")
-    if code == "RESOURCE_EXHAUSTED" and (size := _TOO_LARGE.search(message)):
-        message = f"a message of {size[1]} bytes; at most {size[2]} are taken"
-        told["reason"] = "MESSAGE_TOO_LARGE"
-    if code == "INTERNAL" and message == _WRITE_FAILED:
-        message = "the stream ended while something was being sent"
-        return Unreachable(message, code=code, reason=STREAM_BROKEN)
-    return _BY_CODE.get(code, ServerError)(message, code=code, **told)
-
-
-def _details(error: grpc.aio.AioRpcError) -> list[Any]:
-    try:
-        status = rpc_status.from_call(error)
-    except ValueError:
-        # Details that contradict their own status are not to be trusted.
-        return []
-    return list(status.details) if status else []
+    return told
 
 
 @contextmanager

@@ -3,10 +3,11 @@
 Contract: nothing connects before the first command; every wait is bounded. Behind Sentinel the
 master is asked for at every new connection, and commands that meet a failover are tried again as
 others are. A connection to a master that became a replica is not used again: behind one address
-(a load balancer, a Service) a new one finds the new master. Not for what is done with the client
-(`redis_store`).
+(a load balancer, a Service) a new one finds the new master. Commands beyond `max_connections` wait
+for one that is free, as long as for a reply. Not for what is done with the client (`redis_store`).
 """
 
+import asyncio
 from typing import Any
 
 from redis.asyncio import Redis, RedisCluster
@@ -35,9 +36,28 @@ def open_client(settings: RedisSettings) -> "Redis | RedisCluster":
         "retry_on_error": [ReadOnlyError],
     }
     if settings.sentinel is not None:
-        return _behind_sentinel(url, settings.sentinel, bounds, options)
-    kind: Any = RedisCluster if settings.cluster else Redis
-    return kind.from_url(url, **options)  # type: ignore[no-any-return]
+        client: Any = _behind_sentinel(url, settings.sentinel, bounds, options)
+    else:
+        kind: Any = RedisCluster if settings.cluster else Redis
+        client = kind.from_url(url, **options)
+    _queue(client, settings.max_connections, settings.timeout_s)
+    return client  # type: ignore[no-any-return]
+
+
+def _queue(client: Any, places: int, patience: float) -> None:
+    """Makes commands wait for a connection; redis-py calls its server lost when all are taken."""
+    free = asyncio.Semaphore(places)
+    execute = client.execute_command
+
+    async def execute_command(*arguments: Any, **options: Any) -> Any:
+        async with asyncio.timeout(patience):
+            await free.acquire()
+        try:
+            return await execute(*arguments, **options)
+        finally:
+            free.release()
+
+    client.execute_command = execute_command
 
 
 def _behind_sentinel(

@@ -12,6 +12,7 @@ from parley_core.logging import get_logger
 from parley_core.server import Server
 from parley_core.settings import SettingsError
 from parley_core.telemetry import ENGINE_QUEUED, ENGINE_RUNNING
+from redis.exceptions import ResponseError
 from step1.text_tokenizer import TextTokenizer, TokenizerError
 
 from parley_asr_context import quota_service, service
@@ -142,15 +143,24 @@ class ContextServer:
     async def watch(self, server: Server) -> None:
         """Tell probes whether Redis is there, and metrics how many jobs wait in it."""
         healthy = True
+        patience = self._settings.redis.timeout_s
         while True:
+            cause = ""
             try:
-                ENGINE_QUEUED.labels("transcription").set(await self.queue.depth())
-                now_healthy = True
-            except Unavailable:
-                now_healthy = False
-            if now_healthy != healthy:
-                healthy = now_healthy
-                _log.warning("redis_back" if healthy else "redis_lost")
+                # One reply's time: a Redis that hangs is known after all tries of a command only.
+                async with asyncio.timeout(patience):
+                    ENGINE_QUEUED.labels("transcription").set(await self.queue.depth())
+            except (Unavailable, ResponseError) as error:
+                # A refusal, such as of a right that was taken away, must not end the service.
+                cause = _cause(error)
+            except TimeoutError:
+                cause = f"no answer for {patience:g} s"
+            if healthy is bool(cause):
+                healthy = not cause
+                if healthy:
+                    _log.warning("redis_back")
+                else:
+                    _log.warning("redis_lost", cause=cause)
                 await server.report_health(healthy)
             await asyncio.sleep(self._settings.redis.check_interval_s)
 
@@ -160,10 +170,11 @@ class ContextServer:
         while True:
             try:
                 return await self.store.check()
-            except Unavailable:
+            except Unavailable as error:
+                cause = _cause(error)
                 if asyncio.get_running_loop().time() > deadline:
-                    raise
-                _log.warning("waiting_for_redis")
+                    raise Unavailable(f"{error.message}: {cause}", reason=error.reason) from error
+                _log.warning("waiting_for_redis", cause=cause)
                 await asyncio.sleep(self._settings.redis.check_interval_s)
 
 
@@ -171,6 +182,11 @@ def _engine(settings: AsrContextSettings) -> RecognizerEngine | SimulatedRecogni
     if settings.engine == "simulator":
         return SimulatedRecognizer(settings.simulator)
     return RecognizerEngine(partial(_load, settings), threads=settings.threads)
+
+
+def _cause(error: Exception) -> str:
+    """What the client of Redis said; whoever calls this service is not told."""
+    return str(error.__cause__ or error)
 
 
 def _load(settings: AsrContextSettings) -> Recognizer:

@@ -90,7 +90,8 @@ class Sessions:
             "session_create",
             name,
             secrets.token_hex(16),
-            round(ttl * 1000),
+            # A life of 0 ms would end before its session is told.
+            max(1, round(ttl * 1000)),
             "config",
             config,
             "system_prompt",
@@ -141,9 +142,16 @@ class Sessions:
         Raises:
             NotFound: No such session, or it has expired.
         """
-        await self._store.run("session_delete", name)
+        index = tenant_index(name.tenant)
         with redis_failures():
-            await self._store.client.zrem(tenant_index(name.tenant), name.session_id)
+            score = await self._store.client.zscore(index, name.session_id)
+        await self._store.run("session_delete", name)
+        if score is None:
+            return
+        # The session is gone, and a list passes over an entry that stays. Not any entry goes: a
+        # session may have been made again under the name since.
+        with contextlib.suppress(Unavailable), redis_failures():
+            await self._index_forget.run([index], [round(score), name.session_id])
 
     async def page(
         self, tenant: str, *, page_size: int, page_token: str = ""

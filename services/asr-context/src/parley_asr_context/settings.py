@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 
 from parley_core.pacing import PaceSettings
 from parley_core.settings import ServiceSettings, SettingsSection
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
+from redis.asyncio.connection import parse_url
 
 
 class SentinelSettings(SettingsSection):
@@ -42,6 +43,18 @@ class RedisSettings(SettingsSection):
     require_append_only: bool = Field(
         False, description="Refuse to start on a Redis that may lose acknowledged writes."
     )
+
+    @field_validator("url")
+    @classmethod
+    def _readable(cls, url: SecretStr) -> SecretStr:
+        try:
+            parse_url(url.get_secret_value())
+        except ValueError:
+            # What is wrong with it, in other words, might be its password.
+            raise ValueError(
+                "is no URL of a Redis: redis://, rediss:// or unix://, port 0 to 65535"
+            ) from None
+        return url
 
     @model_validator(mode="after")
     def _one_way(self) -> "RedisSettings":

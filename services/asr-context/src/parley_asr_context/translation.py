@@ -18,7 +18,7 @@ from parley_core.audio import float_to_pcm16, pcm16_to_float, read_recording, re
 from parley_core.audio.files import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
 from parley_core.errors import InvalidArgument
 from parley_core.json_values import plain_json
-from parley_core.tokens import check_tokens
+from parley_core.tokens import GROUP_DURATION, GROUP_SIZE, check_tokens
 
 from parley_asr_context.leases import Lease
 from parley_asr_context.messages import (
@@ -109,8 +109,7 @@ def draft(request: context_pb2.AppendTurnRequest, limits: RequestLimits) -> Draf
         InvalidArgument: A field is malformed or too large.
     """
     turn = request.turn
-    ids = tuple(turn.user_audio.ids)
-    check_tokens(ids, field="turn.user_audio.ids")
+    ids = _tokens(turn.user_audio, "turn.user_audio", limits)
     pcm = _turn_pcm(request, limits)
     spoken_ms = turn.user_audio_duration.ToMilliseconds()
     if spoken_ms < 0:
@@ -119,30 +118,26 @@ def draft(request: context_pb2.AppendTurnRequest, limits: RequestLimits) -> Draf
             field="turn.user_audio_duration",
             reason="DURATION_NEGATIVE",
         )
+    check_length(spoken_ms / 1000, "turn.user_audio_duration", limits)
     if len(turn.function_messages) > limits.max_function_messages:
         raise InvalidArgument(
             f"a turn holds at most {limits.max_function_messages} function messages",
             field="turn.function_messages",
             reason="TOO_MANY_MESSAGES",
         )
-    generated = text(turn.generated_text, "turn.generated_text", limits)
-    heard = text(turn.heard_text, "turn.heard_text", limits)
-    ended = status(turn.status, "turn.status")
-    if ended is TurnStatus.COMPLETED and not heard:
-        heard = generated  # that is what completed means
     return Draft(
         turn_id=turn.turn_id,
         user_text=text(turn.user_text, "turn.user_text", limits),
         user_audio=ids,
         user_audio_ms=spoken_ms or (0 if pcm is None else pcm.size * 1000 // SAMPLE_RATE),
         pcm=pcm,
-        generated_text=generated,
-        heard_text=heard,
+        generated_text=text(turn.generated_text, "turn.generated_text", limits),
+        heard_text=text(turn.heard_text, "turn.heard_text", limits),
         functions=tuple(
             _function_message(message, f"turn.function_messages[{index}]", limits)
             for index, message in enumerate(turn.function_messages)
         ),
-        status=ended,
+        status=status(turn.status, "turn.status"),
     )
 
 
@@ -273,6 +268,15 @@ def _turn_pcm(
     return np.frombuffer(float_to_pcm16(samples), "<i2")
 
 
+def _tokens(audio: audio_pb2.AudioTokens, field: str, limits: RequestLimits) -> tuple[int, ...]:
+    """Ids of audio that lasts no longer than a recording may."""
+    lasting = len(audio.ids) / GROUP_SIZE * GROUP_DURATION.total_seconds()
+    check_length(lasting, f"{field}.ids", limits)
+    ids = tuple(audio.ids)
+    check_tokens(ids, field=f"{field}.ids")
+    return ids
+
+
 def _function_message(message: message_pb2.Message, field: str, limits: RequestLimits) -> Message:
     """What stands between the user's words and the reply: the model's calls, and results.
 
@@ -305,17 +309,23 @@ def _part(part: message_pb2.Part, field: str, limits: RequestLimits) -> Part:
         case "text":
             return Text(text(part.text, f"{field}.text", limits))
         case "audio":
-            ids = tuple(part.audio.ids)
-            check_tokens(ids, field=f"{field}.audio.ids")
-            return Audio(ids)
+            return Audio(_tokens(part.audio, f"{field}.audio", limits))
         case "function_call":
             call = part.function_call
-            arguments = _json(call.arguments, f"{field}.function_call.arguments", limits)
-            return FunctionCall(call.call_id, call.name, arguments)
+            where = f"{field}.function_call"
+            return FunctionCall(
+                text(call.call_id, f"{where}.call_id", limits),
+                text(call.name, f"{where}.name", limits),
+                _json(call.arguments, f"{where}.arguments", limits),
+            )
         case "function_result":
             result = part.function_result
-            output = _json(result.output, f"{field}.function_result.output", limits)
-            return FunctionResult(result.call_id, result.name, output)
+            where = f"{field}.function_result"
+            return FunctionResult(
+                text(result.call_id, f"{where}.call_id", limits),
+                text(result.name, f"{where}.name", limits),
+                _json(result.output, f"{where}.output", limits),
+            )
         case _:
             raise InvalidArgument(f"{field} is empty", field=field, reason="PART_EMPTY")
 

@@ -58,7 +58,8 @@ class Draft:
         user_audio_ms: Duration of what the user said, milliseconds.
         pcm: What the user said, for transcription: int16 [samples] at 16 kHz; may be empty.
         generated_text: The reply as generated.
-        heard_text: The reply as heard: the beginning of `generated_text`.
+        heard_text: The reply as heard: the beginning of `generated_text`; empty where `status` is
+            COMPLETED: all of it.
         functions: Calls and results between the user's words and the reply.
         status: How the turn ended.
     """

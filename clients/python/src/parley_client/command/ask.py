@@ -208,7 +208,7 @@ def _functions(path: Path | None) -> tuple[Function, ...]:
         return functions
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, TypeError, AttributeError, OverflowError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UsageError(
             f"{path} is not a JSON list of objects with name, description, parameters: {error}"
         ) from None

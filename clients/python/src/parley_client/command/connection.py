@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from parley_client.client import Client, Tls
+from parley_client.channel import Tls
+from parley_client.client import Client
 from parley_client.command.console import UsageError
 from parley_client.errors import Unreachable
 
@@ -37,6 +38,8 @@ CaOption = Annotated[
 TimeoutOption = Annotated[
     float | None, typer.Option("--timeout", min=0.001, help="Seconds that the call may take.")
 ]
+MOST_SEED = 2**63 - 1
+"""The generators of the seeded weights take no more."""
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")]
 
 

@@ -12,13 +12,19 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from parley_client.command.connection import DEFAULT_STATE, JsonOption, StateOption
+from parley_client.command.connection import (
+    DEFAULT_STATE,
+    MOST_SEED,
+    JsonOption,
+    StateOption,
+)
 from parley_client.command.console import EXIT_LOCAL, UsageError, clean, err, out, print_json, run
 
 _COLOURS = {"serving": "green", "starting": "yellow", "restarting": "yellow"}
 
 
 def up(
+    context: typer.Context,
     state: StateOption = DEFAULT_STATE,
     weights: Annotated[
         Path | None,
@@ -52,7 +58,8 @@ def up(
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed of seeded weights; asks for them, too.")
+        int | None,
+        typer.Option(min=0, max=MOST_SEED, help="Seed of seeded weights; asks for them, too."),
     ] = None,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds until all must serve.")] = 300.0,
 ) -> int:
@@ -79,7 +86,7 @@ def up(
     with folder.starting():
         running = folder.read()
         if folder.supervised():
-            return _already_up(folder, running)
+            return _already_up(folder, running, _asked(context))
         if running is not None:
             ended = constellation.stop(folder)
             err.print(
@@ -197,11 +204,13 @@ def logs(
             raise UsageError(f"no log of {service!r} in {folder.logs} (there are: {known})")
         found = {service: found[service]}
     width = max((len(name) for name in found), default=0) if service is None else 0
+    # What is written while the last lines are printed is followed, neither lost nor told twice.
+    shown = files.ends(found)
     for name, path in found.items():
-        for line in files.tail(path, lines):
+        for line in files.tail(path, lines, end=shown[name]):
             _print_line(name, line if raw else files.readable(line), width)
     if follow:
-        for name, line in files.follow(found):
+        for name, line in files.follow(found, shown):
             _print_line(name, line if raw else files.readable(line), width)
     return 0
 
@@ -212,7 +221,16 @@ def _print_line(name: str, line: str, width: int) -> None:
     sys.stdout.flush()
 
 
-def _already_up(folder: Any, state: Any) -> int:
+def _asked(context: typer.Context) -> list[str]:
+    """Options of the command line that say how to run, as they are written."""
+    names = [each for each in context.params if each not in ("state", "timeout")]
+    given = {name: context.get_parameter_source(name) for name in names}
+    return [
+        f"--{name}" for name, source in given.items() if source and source.name == "COMMANDLINE"
+    ]
+
+
+def _already_up(folder: Any, state: Any, asked: list[str]) -> int:
     from parley_client.local import constellation
     from parley_client.local.errors import LocalError
 
@@ -221,6 +239,11 @@ def _already_up(folder: Any, state: Any) -> int:
     healths = run(constellation.observe(state))
     bad = [name for name, each in healths.items() if not each.serving]
     out.print(f"Already up: gateway at [bold]{state.address}[/], page at [bold]{state.page}[/]")
+    if asked:
+        err.print(
+            f"It runs as it was started: {', '.join(asked)} changed nothing. `parley down` first.",
+            style="yellow",
+        )
     if bad:
         err.print(
             f"Not serving: {', '.join(bad)}. See `parley logs {bad[0]}`; "

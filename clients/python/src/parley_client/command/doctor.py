@@ -29,8 +29,9 @@ def doctor(
         str | None, typer.Option(help="Of the kubeconfig; default: the current one.")
     ] = None,
     namespace: Annotated[
-        str, typer.Option("--namespace", "-n", help="Of the release.")
-    ] = "default",
+        str | None,
+        typer.Option("--namespace", "-n", help="Of the release; default: `default`."),
+    ] = None,
     manifest: Annotated[
         Path | None,
         typer.Option(
@@ -47,9 +48,10 @@ def doctor(
     if kube or manifest is not None:
         if weights is not None:
             raise UsageError("--weights is about this machine: leave it out with --kube")
-        return _cluster(context, namespace, manifest, as_json)
-    if context is not None:
-        raise UsageError("--context needs --kube")
+        return _cluster(context, namespace or "default", manifest, as_json)
+    for option, given in (("--context", context), ("--namespace", namespace)):
+        if given is not None:
+            raise UsageError(f"{option} needs --kube")
     checks: list[tuple[str, Callable[[], str]]] = [
         ("python", _python),
         ("packages", _packages),
@@ -97,6 +99,8 @@ def _demand(manifest: Path) -> "Demand":
     try:
         text = sys.stdin.read() if str(manifest) == "-" else manifest.read_text(encoding="utf-8")
         return demand.read(list(yaml.safe_load_all(text)))
+    except OSError as error:
+        raise UsageError(f"cannot read {manifest}: {error.strerror}") from None
     except (UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         cause = " ".join(str(error).split())
         raise LocalError(

@@ -122,12 +122,15 @@ def talk(
             conversing = Conversing(
                 client, microphone, dialogue, config=config, session=session, programs=programs
             )
-            await _hold(conversing, dialogue, quiet=as_json)
-            return conversing, await _history(client, dialogue.session)
+            try:
+                await _hold(conversing, dialogue, quiet=as_json)
+                return conversing, await _history(client, dialogue.session)
+            finally:
+                # However it ended: what was said and heard is not lost with the connection.
+                if output is not None and dialogue.session:
+                    conversing.tape.save(output)
 
     conversing, turns = run(work())
-    if output is not None:
-        conversing.tape.save(output)
     if as_json:
         print_json(_json(dialogue, turns, conversing, output))
     else:

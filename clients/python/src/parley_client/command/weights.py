@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from parley_client.command.connection import JsonOption
+from parley_client.command.connection import MOST_SEED, JsonOption
 from parley_client.command.console import EXIT_LOCAL, UsageError, err, out, print_json
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ app = typer.Typer(help="Make, download and check weights.", no_args_is_help=True
 def seed(
     folder: Annotated[Path, typer.Argument(help="Folder to make; it must be new or empty.")],
     number: Annotated[
-        int | None, typer.Option("--seed", min=0, help="Other seeds make other weights.")
+        int | None,
+        typer.Option("--seed", min=0, max=MOST_SEED, help="Other seeds make other weights."),
     ] = None,
 ) -> int:
     """Write small random weights of every model in the published on-disk layout.
@@ -141,6 +142,8 @@ def pull(
         if models or revision or repositories:
             raise UsageError("--from takes all of the prefix: leave out the hub's options")
         source = buckets.Bucket.parse(bucket, endpoint, region)
+    elif endpoint or region:
+        raise UsageError("--endpoint and --region are of the bucket that --from names")
     elif repositories:
         if models or revision:
             raise UsageError("--repository names the models and their revisions by itself")

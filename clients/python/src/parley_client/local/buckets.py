@@ -68,9 +68,13 @@ class Bucket:
         Raises:
             LocalError: BUCKET_INVALID.
         """
-        parts = urllib.parse.urlsplit(address)
+        invalid = LocalError(f"{address} is not s3://BUCKET/PREFIX", reason="BUCKET_INVALID")
+        try:
+            parts = urllib.parse.urlsplit(address)
+        except ValueError:
+            raise invalid from None
         if parts.scheme != "s3" or not parts.netloc or parts.query or parts.fragment:
-            raise LocalError(f"{address} is not s3://BUCKET/PREFIX", reason="BUCKET_INVALID")
+            raise invalid
         region = region or os.environ.get("AWS_REGION") or "us-east-1"
         return cls(parts.netloc, parts.path.strip("/"), endpoint.rstrip("/"), region)
 
@@ -149,8 +153,11 @@ class Bucket:
             tag.unlink()
             answer = self._get(key)
         with answer, part.open("ab" if answer.status == 206 else "wb") as file:
+            length = answer.headers["Content-Length"]
+            if length is None:
+                raise http.client.HTTPException("it does not tell how long it is")
             tag.write_text(answer.headers.get("ETag", ""))
-            expected = file.tell() + int(answer.headers["Content-Length"])
+            expected = file.tell() + int(length)
             while piece := answer.read(_PIECE):
                 file.write(piece)
             if file.tell() != expected:

@@ -221,7 +221,8 @@ async def _health(state: ServiceState) -> str:
 
 async def _serves(address: str) -> bool:
     # A pool shared with an earlier channel would remember its back-off and look dead for too long.
-    options = [("grpc.use_local_subchannel_pool", 1)]
+    # Nor may a proxy of the environment be asked for what is on this machine.
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
     async with grpc.aio.insecure_channel(address, options=options) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:

@@ -18,13 +18,25 @@ _REPEATED_KEYS = ("service", "logger", "span_id")
 _NOISE = ("KeyboardInterrupt", "Terminated", "Killed")
 
 
-def tail(path: Path, lines: int) -> list[str]:
-    """The last lines of a log, each whole; empty when there is none."""
+def ends(logs: Mapping[str, Path]) -> dict[str, int]:
+    """How long each log is now, bytes; 0 for one that is still to come."""
+    return {name: path.stat().st_size if path.exists() else 0 for name, path in logs.items()}
+
+
+def tail(path: Path, lines: int, *, end: int | None = None) -> list[str]:
+    """The last lines of a log, each whole; empty when there is none.
+
+    Args:
+        path: the log.
+        lines: how many at most.
+        end: what stands behind so many bytes does not count; None: all counts.
+    """
     if lines <= 0:
         return []
     try:
         with path.open("rb") as file:
             start = file.seek(0, 2)
+            start = start if end is None else min(start, end)
             data = b""
             # One line break more than lines: what stands before it is not whole.
             while start and data.count(b"\n", 0, -1) < lines:
@@ -70,13 +82,14 @@ def readable(line: str) -> str:
     return "  ".join(each for each in (clock, f"{level:<7}", event, exception, rest) if each)
 
 
-def follow(logs: Mapping[str, Path], *, poll_s: float = 0.2) -> Iterator[tuple[str, str]]:
-    """Yields (service, line) for what is written from now on, for ever.
+def follow(
+    logs: Mapping[str, Path], start: Mapping[str, int] | None = None, *, poll_s: float = 0.2
+) -> Iterator[tuple[str, str]]:
+    """Yields (service, line) for what is written from now on, or behind `start`, for ever.
 
     Files may shrink, and may come into being later.
     """
-    positions = {name: path.stat().st_size if path.exists() else 0 for name, path in logs.items()}
-    return _follow(logs, positions, poll_s)
+    return _follow(logs, ends(logs) if start is None else dict(start), poll_s)
 
 
 def _follow(

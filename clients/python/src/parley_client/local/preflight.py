@@ -104,11 +104,15 @@ def check_triton() -> None:
 
 def check_redis(url: str) -> None:
     """Raises `LocalError` when nothing that a Redis URL names accepts connections."""
-    parts = urlsplit(url)
+    invalid = LocalError(
+        "--redis takes a URL such as redis://host:6379/0", reason="REDIS_URL_INVALID"
+    )
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise invalid from None
     if parts.scheme not in ("redis", "rediss") or not parts.hostname:
-        raise LocalError(
-            "--redis takes a URL such as redis://host:6379/0", reason="REDIS_URL_INVALID"
-        )
+        raise invalid
     try:
         port = parts.port or 6379
         socket.create_connection((parts.hostname, port), timeout=_REDIS_TIMEOUT_S).close()

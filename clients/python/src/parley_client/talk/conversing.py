@@ -9,8 +9,7 @@ import asyncio
 import contextlib
 from typing import Any
 
-import numpy as np
-
+from parley_client.answer import samples_of
 from parley_client.client import Client
 from parley_client.config import ConversationConfig
 from parley_client.conversation import Conversation, ConversationEvent
@@ -28,6 +27,8 @@ _REPORT_S = 0.1
 # What a file ends with may still be on its way to being noticed as speech.
 _SETTLE_TICKS = RATE // FRAME
 _RESUMES = 3
+# A stream that was held for so long had begun properly: what broke before it is forgotten.
+_STABLE_S = 10.0
 _HANG_UP_S = 5.0
 
 
@@ -84,18 +85,25 @@ class Conversing:
         broken = 0
         async with self._microphone:
             while True:
+                begun = self.tape.duration_s
                 conversation = self._client.converse(
                     **self._setup, input_sample_rate=RATE, output_sample_rate=RATE
                 )
                 failure = await self._stream(conversation)
                 handle = conversation.resumption_handle
                 if failure is not None:
-                    broken += 1
+                    held = self.tape.duration_s - begun >= _STABLE_S
+                    broken = 1 if held else broken + 1
                     if not isinstance(failure, Unavailable) or not handle or broken > _RESUMES:
                         raise failure
                     self._dialogue.note(Noted("the connection broke off", failure.reason))
                     await asyncio.sleep(failure.retry_after or 0.5 * broken)
                 elif self._going_away and not self._hung_up:
+                    if not handle:
+                        raise Unavailable(
+                            "the server leaves, and gave no handle to go on with elsewhere",
+                            reason="NOT_RESUMABLE",
+                        )
                     broken = 0
                 else:
                     return
@@ -116,6 +124,8 @@ class Conversing:
                             self._take(event, conversation, group)
                     finally:
                         self._ended = True
+                        # Waited for, the rest of a reply would hold those of the next stream back.
+                        self._player.break_off()
                         for call in self._calls.values():
                             call.cancel()
         except* _HungUp:
@@ -185,7 +195,7 @@ class Conversing:
         message = event.message
         match event.kind:
             case "audio":
-                self._player.add(event.response_id, np.frombuffer(message.content, "<i2"))
+                self._player.add(event.response_id, samples_of(message.content))
             case "interruption":
                 self._player.cut_off(event.response_id)
             case "response_completed":
@@ -218,7 +228,7 @@ class Conversing:
             with contextlib.suppress(ParleyError):
                 await _send_result(conversation, call_id, name, result)
         finally:
-            del self._calls[call_id]
+            self._calls.pop(call_id, None)
             self._dialogue.returned(call_id)
 
 

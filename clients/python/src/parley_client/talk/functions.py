@@ -8,11 +8,16 @@ line of what the program said on standard error.
 import asyncio
 import contextlib
 import json
+import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from parley_client.config import Function
+
+# What left the group of its program may hold its output open for ever.
+_END_S = 1.0
 
 
 class FunctionFailed(Exception):  # noqa: N818 - a condition, as in google.rpc.Code
@@ -32,7 +37,7 @@ class Program:
     command: tuple[str, ...]
 
     async def call(self, arguments: dict[str, Any]) -> Any:
-        """Runs the program; cancelling ends it.
+        """Runs the program; cancelling ends it, and what it started.
 
         Raises:
             FunctionFailed: it cannot be started, or failed.
@@ -43,24 +48,29 @@ class Program:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
+                # A group of its own: what it starts ends with it.
+                start_new_session=True,
             )
-        except OSError as error:
-            raise FunctionFailed(
-                f"{self.command[0]} cannot be run: {error.strerror or error}"
-            ) from None
+        except (OSError, ValueError) as error:
+            # ValueError: of an argument that the system cannot hand over.
+            cause = getattr(error, "strerror", None) or error
+            raise FunctionFailed(f"{self.command[0]} cannot be run: {cause}") from None
         try:
             out, err = await process.communicate(json.dumps(arguments).encode())
         finally:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
-                    process.kill()
+                    os.killpg(process.pid, signal.SIGKILL)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_END_S):
+                        await process.wait()
         if process.returncode:
             lines = err.decode("utf-8", "replace").strip().splitlines()
             raise FunctionFailed(lines[-1] if lines else f"exit status {process.returncode}")
         text = out.decode("utf-8", "replace").strip()
         try:
             return json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return text
 
 
@@ -74,7 +84,10 @@ def read_programs(path: Path) -> dict[str, Program]:
         OSError: the file cannot be read.
         ValueError: it is not such a list.
     """
-    declared = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        declared = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
     if not isinstance(declared, list):
         raise ValueError("it is no list")
     programs = {}

@@ -68,6 +68,11 @@ class Player:
             self._queue.remove(each)
         return dropped[0].played / RATE if dropped else 0.0
 
+    def break_off(self) -> None:
+        """Drops what is left of responses that are not complete: nothing more comes of them."""
+        for each in [each for each in self._queue if not each.complete]:
+            self.cut_off(each.response_id)
+
     def next(self, length: int) -> tuple[Samples, list[Progress]]:
         """What is heard in a tick.
 

@@ -15,8 +15,11 @@ if get('digest') == ARGV[5] then
 end
 local given = {}
 for i = 11, #ARGV, 2 do given[ARGV[i]] = ARGV[i + 1] end
+local generated = given.generated_text or get('generated_text')
+-- Completed means played to its end, whichever call brought the reply.
+if given.status == 'COMPLETED' and not given.heard_text then given.heard_text = generated end
 local heard = given.heard_text or get('heard_text')
-if string.sub(given.generated_text or get('generated_text'), 1, #heard) ~= heard then
+if string.sub(generated, 1, #heard) ~= heard then
   return {'HEARD_NOT_GENERATED'}
 end
 if not redis.call('ZSCORE', ORDER, id) then

@@ -230,7 +230,7 @@ class CreateSessionRequest(_message.Message):
     SYSTEM_PROMPT_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
-    """Whose it is: 1 to 64 letters, digits, `_`, `-`."""
+    """Whose it is: 1 to 64 letters, digits, `.`, `_`, `-`."""
     session_id: _builtins.str
     """Last part of its name; empty lets the server choose."""
     system_prompt: _builtins.str
