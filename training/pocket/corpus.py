@@ -110,11 +110,12 @@ def _mentioning(words: Collection[str], exchanges: Iterator[Exchange]) -> Iterat
 
 
 def split_tag(answer: str) -> tuple[str, str]:
-    """Cuts "(高兴1)hello" into ("高兴1", "hello"); without a tag the first is empty."""
-    if answer.startswith("("):
-        tag, text = answer[1:].split(")", 1)
-        return tag, text
-    return "", answer
+    """Cuts "(高兴1)hello" into ("高兴1", "hello"); without a tag the first is empty.
+
+    A model may open a bracket and never close it: that is no tag.
+    """
+    tag, closed, text = answer[1:].partition(")")
+    return (tag, text) if answer.startswith("(") and closed else ("", answer)
 
 
 def build(

@@ -43,6 +43,7 @@ def outcome(exchange, text="", calls=(), live=False, problem=""):
         (outcome(SUM, "two plus two is four", IN_ROME), False),
         (outcome(SUM, "two plus two is four", problem="Unavailable"), False),
         (outcome(STYLED, "(高兴1)hello"), True),
+        (outcome(STYLED, "(高兴1"), False),
         (outcome(STYLED, "hello"), False),
         (outcome(STYLED, "(悲伤1)hello"), False),
         (outcome(CALL, calls=IN_ROME), True),
