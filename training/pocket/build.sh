@@ -98,17 +98,6 @@ $python average.py --out "$chat" "$work/chat-recalled/out" "$work/chat-again/out
 $python tts.py --corpus "$corpus" --answers "$answers" --salads "$salads" --more "$lost" --tokenizer "$tokenizer" \
     --work "$work" --steps 4800 --out "$tts"
 wait $!
-# The flow goes on with what the TTS model makes of answers, some that it has not heard: there it errs as in serving.
-unheard=$work/unheard
-$python corpus.py --out "$unheard/corpus" --size 6000 --seed 104 --answers 1
-[[ -f $unheard/answer_tokens.npz ]] || $python tokenise.py --corpus "$unheard/corpus" \
-    --tokenizer "$tokenizer" --out "$unheard/answer_tokens.npz"
-for tokens in tokens salad_tokens; do
-    ln -sf "$work/$tokens.npz" "$unheard/$tokens.npz"
-done
-$python flow.py --corpus "$corpus" --answers "$unheard/corpus" --salads "$salads" --work "$unheard" \
-    --speaker-model "$decoder/campplus.onnx" --begin "$decoder/flow.pt" --tts "$tts" --tokenizer "$tokenizer" \
-    --rate 8e-4 --steps 2400 --out "$decoder/flow.pt"
 # The recogniser hears the system's own voice, too, and last of all what is no speech.
 vocoded=()
 for each in answers:1500 salads:900; do

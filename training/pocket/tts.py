@@ -72,11 +72,6 @@ def _few_alike(listed: list[Recording]) -> list[Recording]:
     return kept
 
 
-def pocket_tts() -> LanguageModel:
-    """The model of the size that ships, untrained."""
-    return LanguageModel(pocket_config(width=256, layers=4, heads=8, groups=2, inner=640))
-
-
 class Rows:
     """Utterances as prompt and target ids."""
 
@@ -186,7 +181,7 @@ def main() -> None:
     for folder in options.more:
         listed += recordings(folder / "corpus", folder / "tokens.npz")
     rows = Rows(listed, vocabulary, known)
-    model = pocket_tts()
+    model = LanguageModel(pocket_config(width=256, layers=4, heads=8, groups=2, inner=640))
     if options.begin:
         begin_from(model, options.begin)
     torch.manual_seed(place()[0])
