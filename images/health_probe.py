@@ -4,11 +4,10 @@
                     [--server-name NAME]
 
 For probes where the kubelet's own gRPC probe will not do: under TLS, and for liveness of a server
-whose health also tells of a dependency (`--alive`: any answer will do, that of a server whose
-certificate has ended among them). A probe runs every few
-seconds beside the models, and importing grpc would cost it half a second of a core: this speaks the
-little of HTTP/2 that one grpc.health.v1 call takes, with the standard library alone. Not for
-anything outside of the pod.
+whose health also tells of a dependency (`--alive`: any answer will do, and a certificate that has
+ended is one). A probe runs every few seconds beside the models, and importing grpc would cost it
+half a second of a core: this speaks the little of HTTP/2 that one grpc.health.v1 call takes, with
+the standard library alone. Not for anything outside of the pod.
 """
 
 import argparse
@@ -40,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with _connection(args) as connection:
             reply = _check(connection, args.service)
-    except ssl.SSLError as error:
+    except ssl.SSLCertVerificationError as error:
         # It answered. Who starts it again has the same certificate, and the calls are lost.
         print(f"health: UNTRUSTED: {error}", file=sys.stderr)
         return 0 if args.alive else 1

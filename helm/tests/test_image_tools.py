@@ -1,5 +1,6 @@
 """The programs that images carry beside the services."""
 
+import asyncio
 import subprocess
 import sys
 
@@ -25,8 +26,6 @@ async def server():
 
 
 async def probe(*arguments):
-    import asyncio
-
     process = await asyncio.create_subprocess_exec(
         sys.executable, str(PROBE), *arguments, stderr=subprocess.PIPE
     )
@@ -91,6 +90,24 @@ async def test_a_certificate_that_has_ended_is_not_ready_and_yet_alive(ended, re
             assert (status, "certificate has expired" in said) == (expected, True), kind
     finally:
         await secured.stop()
+
+
+@pytest.mark.parametrize("rubbish", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+async def test_who_hangs_up_or_speaks_no_tls_is_not_alive(certificates, rubbish):
+    async def answer(_, writer):
+        writer.write(rubbish)
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as other:
+        port = str(other.sockets[0].getsockname()[1])
+        status, said = await probe(port, "--ca", str(certificates / "ca.crt"), "--alive")
+    assert (status, "UNAVAILABLE" in said) == (1, True), said
+
+
+async def test_certificates_that_cannot_be_read_do_not_make_a_server_alive(server, tmp_path):
+    (tmp_path / "ca.crt").write_text("half wri")
+    status, said = await probe(str(server.port), "--ca", str(tmp_path / "ca.crt"), "--alive")
+    assert (status, "UNAVAILABLE" in said) == (1, True), said
 
 
 async def test_the_probe_as_the_chart_calls_it_passes_mutual_tls(certificates, render):
