@@ -295,8 +295,8 @@ class FakeConversations(conversation_pb2_grpc.ConversationServiceServicer):
                 yield conversation_pb2.StreamingConverseResponse(
                     sequence=sequence, **{"turn_id": "t1", "response_id": "t1.0", **each}
                 )
-                if "go_away" in each:
-                    return
+            if told and "go_away" in told[-1]:
+                return
 
 
 @pytest.fixture

@@ -88,16 +88,17 @@ async def test_breaks_one_after_the_other_end_it(parley, gateway):
     assert (status, err) == (4, "error: redis is down (try again in 0.01 s) [STORE_LOST]\n")
 
 
+@pytest.mark.parametrize("end", [[], [{}]], ids=["in order", "broken off"])
 async def test_who_is_sent_away_without_a_handle_is_told_and_no_other_session_begins(
-    parley, gateway
+    parley, gateway, end
 ):
     none = pb.ResumptionUpdate(resumable=False)
     gateway.conversations.script = {
-        3: [{"resumption_update": none}, {"go_away": pb.GoAway(reason="restarting")}],
+        3: [{"resumption_update": none}, {"go_away": pb.GoAway(reason="restarting")}, *end],
         900: [],
     }
     status, _, err = await parley("--json")
-    assert (status, err.endswith("[NOT_RESUMABLE]\n")) == (4, True)
+    assert (status, err.endswith("[NOT_RESUMABLE]\n")) == (4, True), err
     assert handles(gateway) == [""]
 
 

@@ -91,19 +91,23 @@ class Conversing:
                 )
                 failure = await self._stream(conversation)
                 handle = conversation.resumption_handle
+                leaving = self._going_away and not self._hung_up
+                if failure is not None and not isinstance(failure, Unavailable):
+                    raise failure
+                if leaving and not handle:
+                    # What was being sent when the stream ended may have failed: no other cause.
+                    raise Unavailable(
+                        "the server leaves, and gave no handle to go on with elsewhere",
+                        reason="NOT_RESUMABLE",
+                    ) from failure
                 if failure is not None:
                     held = self.tape.duration_s - begun >= _STABLE_S
                     broken = 1 if held else broken + 1
-                    if not isinstance(failure, Unavailable) or not handle or broken > _RESUMES:
+                    if not handle or broken > _RESUMES:
                         raise failure
                     self._dialogue.note(Noted("the connection broke off", failure.reason))
                     await asyncio.sleep(failure.retry_after or 0.5 * broken)
-                elif self._going_away and not self._hung_up:
-                    if not handle:
-                        raise Unavailable(
-                            "the server leaves, and gave no handle to go on with elsewhere",
-                            reason="NOT_RESUMABLE",
-                        )
+                elif leaving:
                     broken = 0
                 else:
                     return
