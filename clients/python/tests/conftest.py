@@ -203,7 +203,8 @@ class FakeConversations(conversation_pb2_grpc.ConversationServiceServicer):
     """Echoes text as replies; with a `script`, plays it by the number of audio messages heard.
 
     While `reads` is cleared it takes no more messages in. `refusals` are of the first streams, one
-    by one, None for one that is taken; `refuse` is of all others.
+    by one, None for one that is taken; `refuse` is of all others. The script's streams break off
+    where it says `{}`, and as many as `breaks_at_end` when all was said.
     """
 
     def __init__(self) -> None:
@@ -216,6 +217,7 @@ class FakeConversations(conversation_pb2_grpc.ConversationServiceServicer):
         self.turns_refuse: Any = None
         self.script: dict[int, list[dict[str, Any]]] = {}
         self.break_off: Any = None
+        self.breaks_at_end = 0
 
     async def CreateSession(self, request: Any, context: Any) -> Any:
         name = f"tenants/default/sessions/{request.session_id or 'made'}"
@@ -297,6 +299,9 @@ class FakeConversations(conversation_pb2_grpc.ConversationServiceServicer):
                 )
             if told and "go_away" in told[-1]:
                 return
+        if self.breaks_at_end:
+            self.breaks_at_end -= 1
+            await context.abort_with_status(self.break_off)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from parley.conversation.v1 import conversation_pb2 as pb
 from parley_client import write_wav
 from parley_client.command import main
 from parley_client.talk import FRAME, RATE
-from parley_client.talk.conversing import _STABLE_S
+from parley_client.talk.conversing import _RESUMES, _STABLE_S
 
 pytestmark = pytest.mark.contract
 
@@ -77,14 +77,17 @@ async def test_breaks_that_lie_far_apart_never_end_a_conversation(parley, gatewa
     gateway.conversations.script = {STABLE_FRAMES + each: [{}] for each in range(breaks)} | {
         9**9: []
     }
-    status, _, err = await parley("--json", frames=(breaks + 1) * (STABLE_FRAMES + breaks))
+    status, _, err = await parley("--json", frames=2 * (breaks + 1) * STABLE_FRAMES)
     assert status == 0, err
     assert handles(gateway) == ["", *["h1"] * breaks]
 
 
 async def test_breaks_one_after_the_other_end_it(parley, gateway):
-    gateway.conversations.script = {each: [{}] for each in range(3, 9)} | {900: []}
+    # Where nothing is being sent: gRPC takes a message that fails for the cause of the break.
+    gateway.conversations.script = {900: []}
+    gateway.conversations.breaks_at_end = 9
     status, _, err = await parley("--json")
+    assert handles(gateway) == ["", *["h1"] * _RESUMES]
     assert (status, err) == (4, "error: redis is down (try again in 0.01 s) [STORE_LOST]\n")
 
 

@@ -68,7 +68,7 @@ class Conversing:
         self._calls: dict[str, asyncio.Task[None]] = {}
         self._reported: dict[str, float] = {}
         self._hung_up = False
-        self._ended = False
+        self._ended = asyncio.Event()
         self._going_away = False
         self._quiet_ticks = 0
 
@@ -116,7 +116,7 @@ class Conversing:
 
     async def _stream(self, conversation: Conversation) -> ParleyError | None:
         """Holds one stream; why it broke off, or None when it ended in order."""
-        self._ended = False
+        self._ended.clear()
         failure = None
         try:
             async with conversation:
@@ -127,7 +127,7 @@ class Conversing:
                         async for event in conversation:
                             self._take(event, conversation, group)
                     finally:
-                        self._ended = True
+                        self._ended.set()
                         # Waited for, the rest of a reply would hold those of the next stream back.
                         self._player.break_off()
                         for call in self._calls.values():
@@ -147,7 +147,7 @@ class Conversing:
             self.tape.add(frame, played)
             for each in progress:
                 self._dialogue.played(each)
-            if self._ended:
+            if self._ended.is_set():
                 if self._hung_up or self._going_away or not self._player.playing:
                     return
                 continue
@@ -162,8 +162,10 @@ class Conversing:
                     await conversation.finish()
                     sending = False
             except ParleyError:
-                # The stream has ended; whoever reads it is told why.
+                # The stream has ended; whoever reads it is told why. Until then the user waits: a
+                # file that goes faster than speech would be over before the next stream.
                 sending = False
+                await self._ended.wait()
 
     async def _report(self, conversation: Conversation, progress: list[Progress]) -> None:
         for each in progress:
@@ -189,8 +191,7 @@ class Conversing:
         await conversation.finish()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_HANG_UP_S):
-                while not self._ended:  # noqa: ASYNC110 - what ends it is another task's loop
-                    await asyncio.sleep(FRAME / RATE)
+                await self._ended.wait()
         raise _HungUp
 
     def _take(
