@@ -4,20 +4,23 @@ Trains the serving module itself, on crops of whole groups (five tokens, 120 ms)
 most of them behind a prompt whose mel is given: what was said before the crop, or, as in serving,
 the end of another utterance of the voice that answers. Loss: velocity, half of the time at the
 start of the path, where the one step that is served is taken, and half as much the distance of mu
-from the mel, which is what makes it quick. Mel stays as it is; instead the first layers begin where
-mel lies, since a constant in a channel would fill GroupNorm.
+from the mel, which is what makes it quick. With a TTS model (`--tts`) half of the crops have what
+it says in place of the right tokens, behind prompts that stay right, as in serving. Mel stays as it
+is; instead the first layers begin where mel lies, since a constant in a channel would fill
+GroupNorm.
 """
 
 import argparse
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from corpus import Corpus, Spoken
 from decoder_data import chosen, decoder_config, sound_and_mel
+from forced import Forced
 from loop import fit, half_is_fast
 from numpy.typing import NDArray
 from parley_tts.voices.features import PromptFeatureExtractor
@@ -29,6 +32,7 @@ from speech import SAMPLE_RATE
 from tokenise import Tokens
 from torch import Tensor, nn
 from torch.nn import functional as F
+from tts import Recording
 
 GROUP, TOKEN_RATE = 5, 41.667
 UNCONDITIONAL = 0.2
@@ -39,6 +43,8 @@ FROM_THE_BEGINNING = 0.5
 """Share of the crops behind another utterance that begin where their own begins."""
 AT_THE_START = 0.5
 """Share of the crops that are noise through and through: where the path begins."""
+FORCED = 0.5
+"""Share of the crops in the TTS model's own tokens, of utterances that have them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,7 @@ class Item:
     """One utterance: ids [n], mel [frames, 80], speaker [192].
 
     `manner` is the style whose prompt it is served behind; None in voices that answer nothing.
+    `said` [n] is what the TTS model says in place of the ids.
     """
 
     ids: NDArray[np.int16]
@@ -53,6 +60,7 @@ class Item:
     speaker: NDArray[np.float32]
     manner: str | None
     tag: str
+    said: NDArray[np.int16] | None = None
 
 
 _Crop = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]
@@ -60,20 +68,29 @@ _Crop = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]
 
 
 def items(
-    corpus: Corpus, tokens: Tokens, indices: list[int], extractor: PromptFeatureExtractor
+    corpus: Corpus,
+    tokens: Tokens,
+    indices: list[int],
+    extractor: PromptFeatureExtractor,
+    forced: Forced | None = None,
 ) -> list[Item]:
     """Prepares utterances. The speaker vector is that of the utterance itself."""
     config = decoder_config()
-    return [
-        Item(
-            tokens.clean[i],
-            sound_and_mel(corpus, i, config)[1],
-            extractor.speaker_embedding(corpus.samples(i), SAMPLE_RATE),
-            _manner(corpus.utterances[i]),
-            corpus.utterances[i].tag,
+    prepared = []
+    for i in indices:
+        spoken = corpus.utterances[i]
+        answers = forced is not None and spoken.role == "answer"
+        prepared.append(
+            Item(
+                tokens.clean[i],
+                sound_and_mel(corpus, i, config)[1],
+                extractor.speaker_embedding(corpus.samples(i), SAMPLE_RATE),
+                _manner(spoken),
+                spoken.tag,
+                forced.say(Recording(spoken, tokens.clean[i]), i) if answers else None,
+            )
         )
-        for i in indices
-    ]
+    return prepared
 
 
 def _manner(spoken: Spoken) -> str | None:
@@ -139,7 +156,7 @@ class Crops:
         at = _place(item, prompt + rest, rng)
         if at is None:
             return None
-        return _crop((item, at, prompt), (item, at + prompt, rest))
+        return _crop((item, at, prompt), (_told(item, rng), at + prompt, rest))
 
     def _apart(self, prompt: int, rest: int, rng: random.Random) -> _Crop | None:
         """A piece of an answer behind the end of another in the manner it is served behind."""
@@ -151,7 +168,14 @@ class Crops:
         if rng.random() < FROM_THE_BEGINNING:
             at = 0
         end = (len(before.ids) - prompt) // GROUP * GROUP
-        return _crop((before, end, prompt), (item, at, rest))
+        return _crop((before, end, prompt), (_told(item, rng), at, rest))
+
+
+def _told(item: Item, rng: random.Random) -> Item:
+    """The utterance in its own tokens or in those of the TTS model."""
+    if item.said is None or rng.random() >= FORCED:
+        return item
+    return replace(item, ids=item.said)
 
 
 def _place(item: Item, length: int, rng: random.Random) -> int | None:
@@ -242,17 +266,24 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1.2e-3, help="the highest")
     parser.add_argument("--out", type=Path, help="flow.pt to write, in half precision")
     parser.add_argument("--begin", type=Path, help="flow.pt to go on from")
+    parser.add_argument(
+        "--tts", type=Path, help="folder Step-Audio-TTS-3B that says half of the answers"
+    )
+    parser.add_argument("--tokenizer", type=Path, help="folder Step-Audio-Tokenizer, for --tts")
     options = parser.parse_args()
+    if options.tts and not options.tokenizer:
+        parser.error("--tts needs --tokenizer")
     torch.set_num_threads(1)
     torch.manual_seed(0)
     config = decoder_config()
     corpus, tokens = Corpus(options.corpus), Tokens.load(options.work / "tokens.npz")
     extractor = PromptFeatureExtractor.from_folder(options.speaker_model.parent)
-    data = items(corpus, tokens, chosen(corpus, 2400, 1200, held_out=False), extractor)
+    forced = Forced(options.tts, options.tokenizer) if options.tts else None
+    data = items(corpus, tokens, chosen(corpus, 2400, 1200, held_out=False), extractor, forced)
     answers, said = Corpus(options.answers), Tokens.load(options.work / "answer_tokens.npz")
-    data += items(answers, said, chosen(answers, 2400, 0, held_out=False), extractor)
+    data += items(answers, said, chosen(answers, 2400, 0, held_out=False), extractor, forced)
     salads, mixed = Corpus(options.salads), Tokens.load(options.work / "salad_tokens.npz")
-    data += items(salads, mixed, chosen(salads, 1800, 0, held_out=False), extractor)
+    data += items(salads, mixed, chosen(salads, 1800, 0, held_out=False), extractor, forced)
     rows = np.concatenate([item.mel for item in data[::20]])
     model = Flow(config.flow)
     if options.begin:

@@ -72,6 +72,11 @@ def _few_alike(listed: list[Recording]) -> list[Recording]:
     return kept
 
 
+def pocket_tts() -> LanguageModel:
+    """The model of the size that ships, untrained."""
+    return LanguageModel(pocket_config(width=256, layers=4, heads=8, groups=2, inner=640))
+
+
 class Rows:
     """Utterances as prompt and target ids."""
 
@@ -95,12 +100,20 @@ class Rows:
 
     def answer(self, each: Recording, rng: random.Random | None = None) -> Row:
         """An answer of the voice that answers, with its tag; with `rng` written in some form."""
-        spoken = each.spoken
-        speaker = self.known[MUSIC.get(spoken.tag, "Parley")]
-        text = written_form(spoken.text, rng, rng.choice(".!")) if rng else spoken.text
-        tag = f"({spoken.tag})" if spoken.tag else ""
-        voice = VoicePrompt(TRANSCRIPT, speaker.ids, speaker.name)
+        text = written_form(each.spoken.text, rng, rng.choice(".!")) if rng else each.spoken.text
+        voice, tag = self._served(each.spoken)
         return self._row(voice, tag, text, each, shared=True)
+
+    def prompt(self, answer: Spoken) -> list[int]:
+        """Ids behind which the voice that answers says an answer, as served."""
+        voice, tag = self._served(answer)
+        text = tag + answer.text
+        return self.builder.build(self.builder.voice_prefix(voice, strict_style(text)), text)
+
+    def _served(self, answer: Spoken) -> tuple[VoicePrompt, str]:
+        speaker = self.known[MUSIC.get(answer.tag, "Parley")]
+        tag = f"({answer.tag})" if answer.tag else ""
+        return VoicePrompt(TRANSCRIPT, speaker.ids, speaker.name), tag
 
     def cloned(self, rng: random.Random) -> Row:
         """Another recording of a voice, prompted by one near it in manner."""
@@ -181,7 +194,7 @@ def main() -> None:
     for folder in options.more:
         listed += recordings(folder / "corpus", folder / "tokens.npz")
     rows = Rows(listed, vocabulary, known)
-    model = LanguageModel(pocket_config(width=256, layers=4, heads=8, groups=2, inner=640))
+    model = pocket_tts()
     if options.begin:
         begin_from(model, options.begin)
     torch.manual_seed(place()[0])

@@ -1,5 +1,7 @@
 """What the flow learns from: crops whose sound is that of their tokens."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from flow import GROUP, Crops, Item, frame_of
@@ -7,6 +9,7 @@ from flow import GROUP, Crops, Item, frame_of
 pytestmark = pytest.mark.unit
 
 LENGTHS = (22, 45, 60, 85, 103, 130, 160)
+SAID = 10_000
 MANNERS = {"": "", "快速2": "", "RAP": "RAP"}
 
 
@@ -67,3 +70,17 @@ def test_the_mel_of_a_crop_is_that_of_its_tokens_behind_a_prompt_as_served(items
 def test_a_batch_is_the_same_for_the_same_seed(items):
     first, second = (Crops(items).batch(7) for _ in range(2))
     assert all((first[name] == second[name]).all() for name in first)
+
+
+def test_what_the_model_says_stands_behind_right_prompts_in_half_of_the_crops(items):
+    told = [replace(item, said=item.ids + SAID) for item in items if item.manner is not None]
+    crops, forced, whole = Crops(told), 0, 0
+    for seed in range(60):
+        batch = crops.batch(seed)
+        prompt = int(batch["prompt"])
+        for ids in batch["ids"].numpy():
+            assert (ids[:prompt] < SAID).all()
+            rest = ids[prompt:] >= SAID
+            assert rest.all() or not rest.any()
+            forced, whole = forced + rest.all(), whole + 1
+    assert 0.4 < forced / whole < 0.6
