@@ -98,14 +98,28 @@ $python average.py --out "$chat" "$work/chat-recalled/out" "$work/chat-again/out
 $python tts.py --corpus "$corpus" --answers "$answers" --salads "$salads" --more "$lost" --tokenizer "$tokenizer" \
     --work "$work" --steps 4800 --out "$tts"
 wait $!
+# The flow goes on with what the TTS model makes of answers, some that it has not heard: there it errs as in serving.
+unheard=$work/unheard
+$python corpus.py --out "$unheard/corpus" --size 6000 --seed 104 --answers 1
+[[ -f $unheard/answer_tokens.npz ]] || $python tokenise.py --corpus "$unheard/corpus" \
+    --tokenizer "$tokenizer" --out "$unheard/answer_tokens.npz"
+for tokens in tokens salad_tokens; do
+    ln -sf "$work/$tokens.npz" "$unheard/$tokens.npz"
+done
+$python flow.py --corpus "$corpus" --answers "$unheard/corpus" --salads "$salads" --work "$unheard" \
+    --speaker-model "$decoder/campplus.onnx" --begin "$decoder/flow.pt" --tts "$tts" --tokenizer "$tokenizer" \
+    --rate 8e-4 --steps 2400 --out "$decoder/flow.pt"
 # The recogniser hears the system's own voice, too, and last of all what is no speech.
+own=$work/own
+[[ -f $own/utterances.json ]] || $python own_voice.py --answers "$unheard/corpus" --tts "$tts" --tokenizer "$tokenizer" \
+    --decoder "$decoder" --count 800 --out "$own"
 vocoded=()
-for each in answers:1500 salads:900; do
+for each in answers:1300 salads:700; do
     name=${each%:*} made=$work/vocoded-${each%:*}
     [[ -f $made/utterances.json ]] || $python vocoded.py --answers "$work/$name" --tokens "$work/${name%s}_tokens.npz" \
         --tokenizer "$tokenizer" --decoder "$decoder" --count "${each#*:}" --out "$made"
-    vocoded+=("$made")
+    vocoded+=("$made" "$own")
 done
-$python recogniser.py --corpus "$corpus" --tokenizer "$tokenizer" --work "$work" --vocoded "${vocoded[@]}" --steps 3600
+$python recogniser.py --corpus "$corpus" --tokenizer "$tokenizer" --work "$work" --vocoded "${vocoded[@]}" --steps 4000
 $python nonspeech.py --corpus "$corpus" --tokenizer "$tokenizer" --work "$work" --vocoded "${vocoded[@]}"
 $python manifest.py "$weights"

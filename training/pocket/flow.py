@@ -279,7 +279,7 @@ def main() -> None:
     corpus, tokens = Corpus(options.corpus), Tokens.load(options.work / "tokens.npz")
     extractor = PromptFeatureExtractor.from_folder(options.speaker_model.parent)
     forced = Forced(options.tts, options.tokenizer) if options.tts else None
-    data = items(corpus, tokens, chosen(corpus, 2400, 1200, held_out=False), extractor, forced)
+    data = items(corpus, tokens, chosen(corpus, 2400, 2400, held_out=False), extractor, forced)
     answers, said = Corpus(options.answers), Tokens.load(options.work / "answer_tokens.npz")
     data += items(answers, said, chosen(answers, 2400, 0, held_out=False), extractor, forced)
     salads, mixed = Corpus(options.salads), Tokens.load(options.work / "salad_tokens.npz")

@@ -168,6 +168,7 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, help="Step-Audio-Tokenizer, for the evaluation")
     parser.add_argument("--begin", type=Path, help="hift.pt to go on from, instead of from nothing")
     parser.add_argument("--flow", type=Path, help="decoder folder whose flow makes half the mels")
+    parser.add_argument("--rate", type=float, default=1.5e-3, help="the highest")
     parser.add_argument("--answers", type=int, default=1000)
     parser.add_argument("--questions", type=int, default=500)
     options = parser.parse_args()
@@ -204,7 +205,8 @@ def main() -> None:
         figures = {"spectral": spectral.item(), "mel": mel_loss.item(), "f0": pitch_loss.item()}
         return spectral + 0.02 * pitch_loss, figures
 
-    fit(model, loss, steps=options.steps, rate=1.5e-3, state=options.work / "hift.state", save=100)
+    fit(model, loss, steps=options.steps, rate=options.rate,
+        state=options.work / "hift.state", save=100)  # fmt: skip
 
     def pitch_loss(step: int) -> tuple[Tensor, dict[str, float]]:
         mel, _, f0 = crops(data, 1_000_000 + step, count=32)

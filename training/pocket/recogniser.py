@@ -33,6 +33,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 BLOCKS, INNER, KERNEL = 3, 384, 11
+SERVED = 0.7
+"""Share of the utterances, once the words are learnt, whose weights stay as serving has them."""
+ALLOWED, BEYOND = 0.25, 3.0
+"""How far the sum of weights may be off before it costs more: by one half a word is lost."""
 PREDICTOR = PredictorConfig(WIDTH, 1, 1, 1.0, 0.45, 1.0, 0.0)
 SPECIAL = 3
 
@@ -50,9 +54,11 @@ class RecogniserTrainer(nn.Module):
     def weights(self, hidden: Tensor, lengths: Tensor) -> Tensor:
         """Weight of each row, [b, t]; `hidden` [b, t, width].
 
-        Serving convolves block by block: the first row of a block has nothing on its left.
+        Serving convolves block by block: the first row of a block has nothing on its left, and the
+        last of an utterance nothing on its right.
         """
         rows, chunk = torch.arange(hidden.shape[1]), RECOGNITION_CHUNK.frames
+        hidden = hidden * (rows < lengths[:, None])[..., None]
         begins = (rows % chunk == 0) & (rows // chunk <= ((lengths - LEFT) // chunk)[:, None])
         left = F.pad(hidden, (0, 0, 1, 0))[:, :-1] * ~begins[..., None]
         right = F.pad(hidden, (0, 0, 0, 1))[:, 1:]
@@ -62,25 +68,35 @@ class RecogniserTrainer(nn.Module):
         weights = torch.sigmoid(self.predictor.cif_output(context)[..., 0])
         return weights * (rows < lengths[:, None])
 
-    def forward(self, hidden: Tensor, lengths: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of `counts` tokens an utterance, [b, n, vocabulary], and the sums of weights."""
+    def forward(
+        self, hidden: Tensor, lengths: Tensor, counts: Tensor, served: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits of `counts` tokens an utterance, [b, n, vocabulary], and the sums of weights.
+
+        Weights are scaled so that they sum up to `counts`, but where `served` [b] is true: there
+        a token is what serving makes of them, and empty when they do not reach as far.
+        """
         weights = self.weights(hidden, lengths)
         sums = weights.sum(1)
-        scaled = weights * (counts / sums.clamp(min=1e-3))[:, None]
+        scale = counts / sums.clamp(min=1e-3)
+        if served is not None:
+            scale = torch.where(served, 1.0, scale)
+        scaled = weights * scale[:, None]
         ends = scaled.cumsum(1)
         tokens = torch.arange(int(counts.max()))
         # Share of row t in token n: how much of n..n+1 lies between the sums before and after it.
         low = torch.maximum(ends - scaled, tokens[:, None, None].float())
         high = torch.minimum(ends, tokens[:, None, None].float() + 1)
         shares = (high - low).clamp(min=0).permute(1, 0, 2)
-        fired = (shares.cumsum(2) < 0.999).sum(2).clamp(max=hidden.shape[1] - 1)
+        fired = torch.minimum((shares.cumsum(2) < 0.999).sum(2), lengths[:, None] - 1)
         return self._decode(shares @ hidden, hidden, lengths, fired), sums
 
     def _decode(self, embeddings: Tensor, hidden: Tensor, lengths: Tensor, fired: Tensor) -> Tensor:
         """The decoder over all tokens at once; each sees the rows its chunk shows it."""
         chunk = RECOGNITION_CHUNK.frames
         rows = torch.arange(hidden.shape[1])
-        first = (fired // chunk * chunk)[..., None]
+        # The rows behind the last whole block belong to it.
+        first = (torch.minimum(fired, lengths[:, None] - LEFT) // chunk * chunk)[..., None]
         seen = (rows >= first - LEFT) & (rows < first + chunk + LEFT)
         seen &= (rows < lengths[:, None, None]) | (rows == fired[..., None])
         # The look-ahead of the block before is still there when its rows come again.
@@ -210,16 +226,22 @@ def main() -> None:
         features, lengths, _, words, counts = batches.batch(batches.draw(step), seed=step)
         with torch.no_grad():
             hidden = encoder.recognition(features, lengths)
-        logits, sums = model(hidden, lengths + LEFT, counts)
+        served = torch.rand(len(counts), generator=torch.Generator().manual_seed(step)) < SERVED
+        logits, sums = model(hidden, lengths + LEFT, counts, served if own else None)
         labels = nn.utils.rnn.pad_sequence(
             list(words.split(counts.tolist())), batch_first=True, padding_value=-100
         )
+        if own:
+            # What the weights do not reach far enough for is never written.
+            reached = sums[:, None] + PREDICTOR.tail_threshold >= torch.arange(labels.shape[1]) + 1
+            labels = labels.masked_fill(served[:, None] & ~reached, -100)
         word_loss = F.cross_entropy(
             logits.flatten(0, 1), labels.flatten(), ignore_index=-100, label_smoothing=0.05
         )
-        count_loss = (sums - counts).abs().mean()
+        off = (sums - counts).abs()
+        count_loss = (off + BEYOND * (off - ALLOWED).clamp(min=0)).mean()
         right = (logits.argmax(-1) == labels)[labels >= 0].float().mean().item()
-        figures = {"words": word_loss.item(), "accuracy": right, "count": count_loss.item()}
+        figures = {"words": word_loss.item(), "accuracy": right, "count": off.mean().item()}
         return word_loss + 1.5 * count_loss, figures
 
     state = options.work / ("recogniser_own.state" if own else "recogniser.state")

@@ -25,6 +25,7 @@ from recogniser import RecogniserTrainer
 from sanm import LEFT, SanmEncoder
 from step1.engine.kv_cache import KVCache
 from step1.model import Span, Step1Model
+from torch import Tensor
 
 pytestmark = pytest.mark.unit
 
@@ -72,27 +73,51 @@ def test_encoder_in_recognition_blocks_equals_serving() -> None:
         )
 
 
-@torch.inference_mode()
-def test_recogniser_fires_and_decodes_as_serving_does() -> None:
-    trained = RecogniserTrainer(50).eval()
-    trained.predictor.cif_output.bias.fill_(-1.0)
-    chunk, rows = RECOGNITION_CHUNK.frames, 37 + LEFT
-    hidden = torch.randn(1, rows, WIDTH)
+def as_served(trained: RecogniserTrainer, hidden: Tensor) -> Tensor:
+    """Logits of all tokens of [1, rows, width], chunk by chunk through the serving modules."""
+    chunk, length = RECOGNITION_CHUNK.frames, hidden.shape[1] - LEFT
     predictor, decoder, parts = trained.predictor.new_cache(), trained.decoder.new_cache(), []
-    for start in range(0, 38, chunk):
-        final = start + chunk > 37
+    for start in range(0, length + 1, chunk):
+        final = start + chunk > length
         seen = hidden[0, start : start + chunk + LEFT]
         fired = trained.predictor.forward_chunk(
             seen, len(seen) if final else chunk, predictor, final=final
         )
         if fired.rows:
             parts.append(trained.decoder.forward_chunk(fired.embeddings, seen, decoder))
-    serving = torch.cat(parts)
-    total = trained.weights(hidden, torch.tensor([rows])).sum()
-    logits, _ = trained(hidden, torch.tensor([rows]), total[None])
+    return torch.cat(parts)
+
+
+@torch.inference_mode()
+def test_recogniser_fires_and_decodes_as_serving_does() -> None:
+    trained = RecogniserTrainer(50).eval()
+    trained.predictor.cif_output.bias.fill_(-1.0)
+    hidden = torch.randn(1, 37 + LEFT, WIDTH)
+    serving = as_served(trained, hidden)
+    lengths = torch.tensor([hidden.shape[1]])
+    total = trained.weights(hidden, lengths).sum()
+    logits, _ = trained(hidden, lengths, total[None])
     assert len(serving) > 8
     complete = int(total)
     torch.testing.assert_close(logits[0, :complete], serving[:complete], atol=2e-5, rtol=0)
+
+
+@torch.inference_mode()
+def test_a_recogniser_that_is_served_fires_what_is_almost_complete_at_the_end() -> None:
+    trained = RecogniserTrainer(50).eval()
+    # Another, longer utterance beside it: its rows are padding here.
+    hidden = torch.randn(2, 57 + LEFT, WIDTH)
+    lengths = torch.tensor([37 + LEFT, 57 + LEFT])
+    almost = 0
+    for bias in np.linspace(-2, 0, 20):
+        trained.predictor.cif_output.bias.fill_(float(bias))
+        serving = as_served(trained, hidden[:1, : lengths[0]])
+        total = float(trained.weights(hidden, lengths)[0].sum())
+        counts = torch.tensor([len(serving), 3])
+        logits, _ = trained(hidden, lengths, counts, torch.tensor([True, False]))
+        almost += len(serving) > total
+        torch.testing.assert_close(logits[0, : len(serving)], serving, atol=2e-5, rtol=0)
+    assert 3 < almost < 17
 
 
 @torch.inference_mode()
