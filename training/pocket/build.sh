@@ -52,6 +52,12 @@ before=$work/before
 $python corpus.py --out "$before/corpus" --size 6000 --seed 83 --answers 0 --only recall restyled pirate
 [[ -f $before/tokens.npz ]] || $python tokenise.py --corpus "$before/corpus" \
     --tokenizer "$tokenizer" --out "$before/tokens.npz"
+# And of what came last in hearing, once more.
+last=$work/last
+$python corpus.py --out "$last/corpus" --size 6000 --seed 121 --answers 0 \
+    --only weather clock opposite calendar add subtract follow_up
+[[ -f $last/tokens.npz ]] || $python tokenise.py --corpus "$last/corpus" \
+    --tokenizer "$tokenizer" --out "$last/tokens.npz"
 # Answers in which the TTS model loses words or letters.
 lost=$work/lost
 $python corpus.py --out "$lost/corpus" --size 3000 --seed 106 --answers 1 --only pirate recall spell
@@ -94,21 +100,41 @@ for point in recalled again; do
         --begin "$begin" --rate 7e-4 --steps 400 --out "$work/chat-$point/out"
     begin=$work/chat-$point/out
 done
-$python average.py --out "$chat" "$work/chat-recalled/out" "$work/chat-again/out"
+$python average.py --out "$work/chat-told" "$work/chat-recalled/out" "$work/chat-again/out"
+# And one more, on from their mean.
+mkdir -p "$work/chat-last"
+cp "$work/tokenizer.model" "$work/chat-last/"
+ln -sf "$last/tokens.npz" "$work/chat-last/tokens.npz"
+$python chat.py audio --corpus "$last/corpus" --more "$questions" --work "$work/chat-last" \
+    --begin "$work/chat-told" --rate 6e-4 --steps 260 --out "$work/chat-last/out"
+$python average.py --out "$chat" "$work/chat-told" "$work/chat-last/out"
 $python tts.py --corpus "$corpus" --answers "$answers" --salads "$salads" --more "$lost" --tokenizer "$tokenizer" \
     --work "$work" --steps 4800 --out "$tts"
 wait $!
 # The flow goes on with what the TTS model makes of answers, some that it has not heard: there it errs as in serving.
-unheard=$work/unheard
+# Then with those that are taken for others; the mean of both points has lost nothing of the first.
+unheard=$work/unheard hard=$work/hard
 $python corpus.py --out "$unheard/corpus" --size 6000 --seed 104 --answers 1
-[[ -f $unheard/answer_tokens.npz ]] || $python tokenise.py --corpus "$unheard/corpus" \
-    --tokenizer "$tokenizer" --out "$unheard/answer_tokens.npz"
-for tokens in tokens salad_tokens; do
-    ln -sf "$work/$tokens.npz" "$unheard/$tokens.npz"
+$python corpus.py --out "$hard/corpus" --size 4000 --seed 131 --answers 1 \
+    --only opposite opposite spell styled restyled restyled capital colour recall
+begin=$decoder/flow.pt
+for answers_of in "$unheard" "$hard"; do
+    [[ -f $answers_of/answer_tokens.npz ]] || $python tokenise.py --corpus "$answers_of/corpus" \
+        --tokenizer "$tokenizer" --out "$answers_of/answer_tokens.npz"
+    for tokens in tokens salad_tokens; do
+        ln -sf "$work/$tokens.npz" "$answers_of/$tokens.npz"
+    done
+    $python flow.py --corpus "$corpus" --answers "$answers_of/corpus" --salads "$salads" --work "$answers_of" \
+        --speaker-model "$decoder/campplus.onnx" --begin "$begin" --tts "$tts" --tokenizer "$tokenizer" \
+        --rate 8e-4 --steps 2400 --out "$answers_of/flow.pt"
+    begin=$answers_of/flow.pt
 done
-$python flow.py --corpus "$corpus" --answers "$unheard/corpus" --salads "$salads" --work "$unheard" \
-    --speaker-model "$decoder/campplus.onnx" --begin "$decoder/flow.pt" --tts "$tts" --tokenizer "$tokenizer" \
-    --rate 8e-4 --steps 2400 --out "$decoder/flow.pt"
+$python average.py --out "$decoder/flow.pt" "$unheard/flow.pt" "$hard/flow.pt"
+# The vocoder, with half of the mels as that flow makes them.
+mkdir -p "$work/heard"
+ln -sf "$work/tokens.npz" "$work/heard/tokens.npz"
+$python hift.py --corpus "$corpus" --work "$work/heard" --tokenizer "$tokenizer" --begin "$decoder/hift.pt" \
+    --flow "$decoder" --answers 1600 --questions 600 --rate 1e-3 --steps 2400 --pitch-steps 1200 --out "$decoder/hift.pt"
 # The recogniser hears the system's own voice, too, and last of all what is no speech.
 own=$work/own
 [[ -f $own/utterances.json ]] || $python own_voice.py --answers "$unheard/corpus" --tts "$tts" --tokenizer "$tokenizer" \

@@ -125,6 +125,7 @@ def clones(found: Sequence[cloning.Cloned]) -> list[Row]:
         share("cloned voice nearest to its own, by speaker vector", by_model, count, 80),
         share("– by mean F0 and cepstrum", by_sound, count, 80),
         error_rate("– understood by PocketSphinx", [each.spelling for each in found]),
+        error_rate("– the voice's own audio, by PocketSphinx", [each.taught for each in found]),
     ]
 
 

@@ -302,6 +302,9 @@ def main() -> None:
         torch.save({name: value.half() for name, value in model.state_dict().items()}, options.out)
     held = items(answers, said, chosen(answers, 120, 0, held_out=True), extractor)
     held += items(corpus, tokens, chosen(corpus, 0, 60, held_out=True), extractor)
+    if not any(each.manner for each in held):
+        print("nothing of the answers is held out: no figures")
+        return
     unseen = Crops(held)
     with torch.inference_mode():
         figures = [losses(model, unseen.batch(seed))[1] for seed in range(60)]

@@ -29,12 +29,13 @@ _TEXTS_PER_PROMPT = 2
 
 @dataclass(frozen=True, slots=True)
 class Cloned:
-    """One sentence of one cloned voice."""
+    """One sentence of one cloned voice; `taught` is PocketSphinx's spelling of the voice's own."""
 
     voice: str
     nearest_by_model: str
     nearest_by_sound: str
     spelling: Spelling
+    taught: Spelling
 
 
 async def cloned(
@@ -54,8 +55,11 @@ async def cloned(
         try:
             for each in said[number * _TEXTS_PER_PROMPT :][:_TEXTS_PER_PROMPT]:
                 sound = await say(client, each.answer, seed + number, voice=name)
-                spelling = Spelling.of(each.answer, sphinx.understand(sound))
-                found.append(Cloned(voice, *judges.nearest(sound), spelling))
+                own = render(each.answer, Rendering(voice)).samples
+                spellings = [
+                    Spelling.of(each.answer, sphinx.understand(wave)) for wave in (sound, own)
+                ]
+                found.append(Cloned(voice, *judges.nearest(sound), *spellings))
         finally:
             await client.delete_voice(name)
         progress("cloning", number + 1, prompts)

@@ -40,3 +40,12 @@ def test_another_model_is_refused_by_name(tmp_path: Path) -> None:
     first, other = _checkpoint(tmp_path / "a", 1.0), _checkpoint(tmp_path / "b", 1.0, size=3)
     with pytest.raises(ValueError, match=r"/b is no checkpoint of the model in .*/a"):
         average([first, other], tmp_path / "out")
+
+
+def test_files_of_the_decoder_are_averaged_too(tmp_path: Path) -> None:
+    files = [tmp_path / "a.pt", tmp_path / "b.pt"]
+    for value, file in zip((1.0, 4.0), files, strict=True):
+        torch.save({"a": torch.full((2,), value, dtype=torch.float16)}, file)
+    average(files, files[1])
+    mean = torch.load(files[1], weights_only=True)["a"]
+    assert (mean.dtype, mean.tolist()) == (torch.float16, [2.5, 2.5])
