@@ -10,24 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from language_model import AUDIO_OFFSET, CALM, LanguageModel, Row, begin_from
+from language_model import AUDIO_OFFSET, CALM, LanguageModel, Row
 from numpy.typing import NDArray
 from parley_core.tokens import SEMANTIC_OFFSET
-from speakers import speakers
-from step1.text_tokenizer import TOKENIZER_FILE
-from tokenise import Tokenizer
-from tts import Recording, Rows, pocket_tts
+from tts import Recording, trained
 
 
 class Forced:
     """A TTS checkpoint that says what it is told."""
 
     def __init__(self, checkpoint: Path, tokenizer: Path) -> None:
-        self._model = pocket_tts()
-        begin_from(self._model, checkpoint)
-        self._model.eval()
-        vocabulary = (checkpoint / TOKENIZER_FILE).read_bytes()
-        self._rows = Rows([], vocabulary, speakers(Tokenizer(tokenizer)))
+        self._model, self._rows = trained(checkpoint, tokenizer)
 
     def say(self, answer: Recording, seed: int) -> NDArray[np.int16]:
         """Dual-code ids [n] in place of the answer's own, as served: the same temperature."""

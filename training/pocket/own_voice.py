@@ -7,9 +7,8 @@ writes it; of the phone times begin and end of the sound alone are true.
 """
 
 import argparse
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +16,12 @@ import torch
 from corpus import Corpus, Spoken
 from decoder_data import chosen
 from evaluation.sphinx import Sphinx
-from language_model import AUDIO_OFFSET, CALM, LanguageModel, begin_from
+from language_model import AUDIO_OFFSET, CALM, LanguageModel
 from numpy.typing import NDArray
-from speakers import speakers
 from speech import PAUSE, SAMPLE_RATE
-from step1.text_tokenizer import TOKENIZER_FILE
-from tokenise import Tokenizer
 from torch import Tensor
-from tts import Rows, pocket_tts
-from vocoded import Voice
+from tts import trained
+from vocoded import Voice, write
 
 AT_ONCE = 50
 LONGEST = 420
@@ -38,11 +34,7 @@ class Speaker:
     """A TTS checkpoint that speaks answers by itself."""
 
     def __init__(self, checkpoint: Path, tokenizer: Path) -> None:
-        self._model = pocket_tts()
-        begin_from(self._model, checkpoint)
-        self._model.eval()
-        vocabulary = (checkpoint / TOKENIZER_FILE).read_bytes()
-        self._rows = Rows([], vocabulary, speakers(Tokenizer(tokenizer)))
+        self._model, self._rows = trained(checkpoint, tokenizer)
 
     def say(self, answers: list[Spoken], seed: int) -> list[list[int] | None]:
         """Dual-code ids of each answer; None for one that does not end."""
@@ -128,15 +120,8 @@ def main() -> None:
     voice = Voice(options.tokenizer, options.decoder)
     # As many tokens at once, so that no short one waits for a long one.
     answers.sort(key=lambda each: each.end - each.start)
-    pieces, spoken, position = [], [], 0
-    for each, sound in understood(speaker, voice, answers):
-        spoken.append(asdict(replace(each, start=position, end=position + len(sound))))
-        pieces.append(sound)
-        position += len(sound)
-    options.out.mkdir(parents=True, exist_ok=True)
-    np.save(options.out / "samples.npy", np.concatenate(pieces))
-    (options.out / "utterances.json").write_text(json.dumps(spoken, ensure_ascii=False))
-    print(f"kept {len(spoken)} of {len(answers)}")
+    kept = write(options.out, understood(speaker, voice, answers))
+    print(f"kept {kept} of {len(answers)}")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from parley_tts.system_prompts import load_system_prompts
 from parley_tts.tags import strict_style
 from speakers import MUSIC, TRANSCRIPT, Speaker, speakers
 from speakers import write as write_speakers
-from step1.text_tokenizer import TextTokenizer
+from step1.text_tokenizer import TOKENIZER_FILE, TextTokenizer
 from tokenise import Tokenizer, Tokens
 from torch import Tensor
 from writing import written_form
@@ -75,6 +75,14 @@ def _few_alike(listed: list[Recording]) -> list[Recording]:
 def pocket_tts() -> LanguageModel:
     """The model of the size that ships, untrained."""
     return LanguageModel(pocket_config(width=256, layers=4, heads=8, groups=2, inner=640))
+
+
+def trained(checkpoint: Path, tokenizer: Path) -> tuple[LanguageModel, "Rows"]:
+    """A checkpoint that is done learning, and rows without utterances that make its prompts."""
+    model = pocket_tts()
+    begin_from(model, checkpoint)
+    vocabulary = (checkpoint / TOKENIZER_FILE).read_bytes()
+    return model.eval(), Rows([], vocabulary, speakers(Tokenizer(tokenizer)))
 
 
 class Rows:

@@ -9,13 +9,14 @@ for the other.
 
 import argparse
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import soxr
 import torch
-from corpus import Corpus
+from corpus import Corpus, Spoken
 from decoder_data import chosen
 from numpy.typing import NDArray
 from parley_tts.voices.features import PromptFeatureExtractor
@@ -60,6 +61,20 @@ class Voice:
         return (np.clip(sound, -1, 1) * 32767).astype(np.int16)
 
 
+def write(folder: Path, said: Iterable[tuple[Spoken, NDArray[np.int16]]]) -> int:
+    """Writes utterances and their sound, int16 [n] at 16 kHz, as a corpus; how many they are."""
+    spoken, pieces, position = [], [], 0
+    for each, sound in said:
+        end = position + len(sound)
+        spoken.append(asdict(replace(each, start=position, end=end)))
+        pieces.append(sound)
+        position = end
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "samples.npy", np.concatenate(pieces))
+    (folder / "utterances.json").write_text(json.dumps(spoken, ensure_ascii=False))
+    return len(spoken)
+
+
 def main() -> None:
     """Writes the corpus; answers that are held out stay out."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -73,19 +88,15 @@ def main() -> None:
     torch.set_num_threads(1)
     corpus, tokens = Corpus(options.answers), Tokens.load(options.tokens)
     voice = Voice(options.tokenizer, options.decoder)
-    spoken, pieces, position = [], [], 0
-    for n, index in enumerate(chosen(corpus, options.count, 0, held_out=False)):
-        said = corpus.utterances[index]
-        sound = voice.say(tokens.clean[index].tolist(), said.tag, index)
-        end = position + len(sound)
-        spoken.append(asdict(replace(said, start=position, end=end)))
-        pieces.append(sound)
-        position = end
-        if (n + 1) % 100 == 0:
-            print(f"said {n + 1} of {options.count}", flush=True)
-    options.out.mkdir(parents=True, exist_ok=True)
-    np.save(options.out / "samples.npy", np.concatenate(pieces))
-    (options.out / "utterances.json").write_text(json.dumps(spoken, ensure_ascii=False))
+
+    def vocoded() -> Iterator[tuple[Spoken, NDArray[np.int16]]]:
+        for n, index in enumerate(chosen(corpus, options.count, 0, held_out=False)):
+            said = corpus.utterances[index]
+            yield said, voice.say(tokens.clean[index].tolist(), said.tag, index)
+            if (n + 1) % 100 == 0:
+                print(f"said {n + 1} of {options.count}", flush=True)
+
+    write(options.out, vocoded())
 
 
 if __name__ == "__main__":

@@ -103,10 +103,6 @@ class _Judges:
         return vector / max(float(np.linalg.norm(vector)), 1e-9)
 
 
-def _recording(voice: str, rng: random.Random) -> NDArray[np.float32]:
-    return render(phrase(rng), _manner(voice, rng)).samples
-
-
 def _manner(voice: str, rng: random.Random) -> Rendering:
     return Rendering(voice, rng.uniform(0.9, 1.2), rng.uniform(0.92, 1.08), rng.uniform(0.8, 1.3))
 
