@@ -5,7 +5,7 @@ python := .venv/bin/python
 buf := node_modules/.bin/buf
 GOLDEN ?= ../shared/golden
 
-.PHONY: chaos e2e-rig e2e-kind help setup setup-vllm demo up down test test-vllm e2e golden bench bench-turns bench-turns-pipecat eval-pocket lint format types proto buf-lint buf-breaking images helm-schema helm-test clean
+.PHONY: chaos e2e-rig e2e-kind help setup setup-vllm demo up down test test-vllm e2e golden bench bench-turns bench-turns-pipecat eval-pocket pocket-weights lint format types proto buf-lint buf-breaking images helm-schema helm-test clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-zA-Z0-9_-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -51,6 +51,10 @@ bench: setup ## Performance ratios, each printed with its environment
 
 eval-pocket: setup ## Measure the pocket weights through running services: make eval-pocket ARGS="--questions 60 --seed 7"
 	@scripts/eval-pocket.sh $(ARGS)
+
+pocket-weights: setup ## Train the pocket weights, many hours on two cores: make pocket-weights WEIGHTS=FOLDER [WORK=FOLDER]
+	@test -n "$(WEIGHTS)" || { echo "pocket-weights: name the folder that gets them, WEIGHTS=FOLDER" >&2; exit 2; }
+	@training/pocket/build.sh "$(or $(WORK),/tmp/pocket)" "$(WEIGHTS)"
 
 bench-turns-pipecat: setup ## The same users on the gateway and on Pipecat, which gets .venv-pipecat (1 GB)
 	@scripts/bench-turns-pipecat.sh

@@ -3,6 +3,7 @@
 # Every step goes on from its state file in WORK; one torch thread each, so that two can run at once.
 # usage: build.sh [WORK] [WEIGHTS]
 set -euo pipefail
+command -v flite >/dev/null || { echo "pocket-weights: it needs flite, which speaks the corpus (Debian: apt install flite)" >&2; exit 3; }
 here=$(cd "$(dirname "$0")" && pwd)
 work=${1:-/tmp/pocket} weights=${2:-$here/../../weights/pocket}
 mkdir -p "$work" "$weights"
@@ -10,6 +11,8 @@ work=$(realpath "$work") weights=$(realpath "$weights")
 python=$here/../../.venv/bin/python
 export OMP_NUM_THREADS=1
 cd "$here"
+$python -m pip install --quiet --disable-pip-version-check --constraint ../../requirements/constraints.txt \
+    --requirement requirements.txt
 
 corpus=$work/corpus tokenizer=$weights/Step-Audio-Tokenizer chat=$weights/Step-Audio-Chat
 tts=$weights/Step-Audio-TTS-3B
