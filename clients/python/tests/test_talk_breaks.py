@@ -1,6 +1,7 @@
 """`parley talk` where streams end early: what is resumed, what is told, what is kept."""
 
 import asyncio
+import json
 
 import grpc
 import numpy as np
@@ -47,6 +48,14 @@ async def test_a_handle_is_good_until_a_stream_was_resumed_by_it(parley, gateway
     assert status == 0, err
     assert conversations.refusals == []
     assert handles(gateway) == ["", "h1"]
+
+
+async def test_a_stream_that_fails_as_the_server_leaves_is_no_break_of_its_own(parley, gateway):
+    gateway.conversations.script = {3: [{"go_away": pb.GoAway(reason="restarting")}, {}], 900: []}
+    status, out, err = await parley("--json")
+    assert status == 0, err
+    assert handles(gateway) == ["", "h1"]
+    assert [each["reason"] for each in json.loads(out)["remarks"]] == ["GO_AWAY"]
 
 
 def sound(response_id, level, *more):

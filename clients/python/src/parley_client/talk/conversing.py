@@ -94,21 +94,21 @@ class Conversing:
                 leaving = self._going_away and not self._hung_up
                 if failure is not None and not isinstance(failure, Unavailable):
                     raise failure
-                if leaving and not handle:
+                if leaving:
                     # What was being sent when the stream ended may have failed: no other cause.
-                    raise Unavailable(
-                        "the server leaves, and gave no handle to go on with elsewhere",
-                        reason="NOT_RESUMABLE",
-                    ) from failure
-                if failure is not None:
+                    if not handle:
+                        raise Unavailable(
+                            "the server leaves, and gave no handle to go on with elsewhere",
+                            reason="NOT_RESUMABLE",
+                        ) from failure
+                    broken = 0
+                elif failure is not None:
                     held = self.tape.duration_s - begun >= _STABLE_S
                     broken = 1 if held else broken + 1
                     if not handle or broken > _RESUMES:
                         raise failure
                     self._dialogue.note(Noted("the connection broke off", failure.reason))
                     await asyncio.sleep(failure.retry_after or 0.5 * broken)
-                elif leaving:
-                    broken = 0
                 else:
                     return
                 self._going_away = False
